@@ -1,0 +1,67 @@
+// The operators on CPU tensors: checks, allocation, the kernel.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+#include <vector>
+
+#include "fastpdr/perplexity.h"
+#include "fastpdr/student_t.h"
+#include "tensor.h"
+
+namespace fastpdr::binding {
+namespace {
+
+std::tuple<Tensor, Tensor> perplexity_search(const Tensor& sqdist_, std::vector<double> perplexities, double tol) {
+  const Tensor sqdist = require(sqdist_, ScalarType::Float, 2, "perplexity_search: sqdist");
+  const int64_t n = sqdist.size(0), k = sqdist.size(1), h = static_cast<int64_t>(perplexities.size());
+  Tensor p = torch::stable::new_empty(sqdist, {n, k});
+  Tensor beta = torch::stable::new_empty(sqdist, {n, h});
+  fastpdr::perplexity_search(read<float>(sqdist), perplexities.data(), n, k, h, tol, write<float>(p),
+                             write<float>(beta));
+  return {p, beta};
+}
+
+void require_map(const Tensor& y) {
+  STD_TORCH_CHECK(y.size(1) >= 1 && y.size(1) <= kStudentTMaxComponents, "student_t_kl: y has too many columns");
+}
+
+std::tuple<Tensor, Tensor> student_t_kl(const Tensor& y_, const Tensor& p_, double dof, double exaggeration) {
+  const Tensor y = require(y_, ScalarType::Float, 2, "student_t_kl: y");
+  const Tensor p = require(p_, ScalarType::Float, 2, "student_t_kl: p");
+  require_map(y);
+  const int64_t b = y.size(0), c = y.size(1);
+  STD_TORCH_CHECK(p.size(0) == b && p.size(1) == b, "student_t_kl: p must be [b, b]");
+  Tensor loss = torch::stable::new_empty(y, {});
+  Tensor grad = torch::stable::new_empty(y, {b, c});
+  fastpdr::student_t_kl(read<float>(y), read<float>(p), b, c, dof, exaggeration, write<float>(loss),
+                        write<float>(grad));
+  return {loss, grad};
+}
+
+std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y_, const Tensor& indptr_, const Tensor& indices_,
+                                            const Tensor& values_, double dof, double exaggeration) {
+  const Tensor y = require(y_, ScalarType::Float, 2, "student_t_kl_csr: y");
+  const Tensor indptr = require(indptr_, ScalarType::Long, 1, "student_t_kl_csr: indptr");
+  const Tensor indices = require(indices_, ScalarType::Long, 1, "student_t_kl_csr: indices");
+  const Tensor values = require(values_, ScalarType::Float, 1, "student_t_kl_csr: values");
+  require_map(y);
+  const int64_t b = y.size(0), c = y.size(1), nnz = values.size(0);
+  STD_TORCH_CHECK(indptr.size(0) == b + 1, "student_t_kl_csr: indptr must be [b + 1]");
+  STD_TORCH_CHECK(indices.size(0) == nnz && read<int64_t>(indptr)[b] == nnz,
+                  "student_t_kl_csr: indptr, indices and values disagree about the number of entries");
+  Tensor loss = torch::stable::new_empty(y, {});
+  Tensor grad = torch::stable::new_empty(y, {b, c});
+  fastpdr::student_t_kl_csr(read<float>(y), read<int64_t>(indptr), read<int64_t>(indices), read<float>(values), b, c,
+                            dof, exaggeration, write<float>(loss), write<float>(grad));
+  return {loss, grad};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
+  m.impl("perplexity_search", TORCH_BOX(&perplexity_search));
+  m.impl("student_t_kl", TORCH_BOX(&student_t_kl));
+  m.impl("student_t_kl_csr", TORCH_BOX(&student_t_kl_csr));
+}
+
+}  // namespace fastpdr::binding

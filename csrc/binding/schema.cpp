@@ -1,0 +1,10 @@
+// The operators of torch.ops.fastpdr: their signatures, once for all devices.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(fastpdr, m) {
+  m.def("perplexity_search(Tensor sqdist, float[] perplexities, float tol) -> (Tensor p, Tensor beta)");
+  m.def("student_t_kl(Tensor y, Tensor p, float dof, float exaggeration) -> (Tensor loss, Tensor grad)");
+  m.def(
+      "student_t_kl_csr(Tensor y, Tensor indptr, Tensor indices, Tensor values, float dof, float exaggeration) "
+      "-> (Tensor loss, Tensor grad)");
+}

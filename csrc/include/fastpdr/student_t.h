@@ -1,0 +1,40 @@
+// Kullback-Leibler divergence between similarities p and the Student-t similarities of a map, with its gradient.
+//
+// Method: van der Maaten & Hinton (2008), "Visualizing Data using t-SNE", for dof = 1; van der Maaten (2009),
+// "Learning a Parametric Embedding by Preserving Local Structure", for any dof. With
+//   t_ij = 1 + |y_i - y_j|^2 / dof,  w_ij = t_ij^(-(dof + 1) / 2),  Z = sum_{i != j} w_ij,  p normalised to sum 1:
+//   loss = sum p log p - exaggeration * sum p log w + log Z
+//   d loss / d y_i = (dof + 1) / dof * sum_j (exaggeration (p_ij + p_ji) - 2 w_ij / Z) (y_i - y_j) / t_ij.
+// Exaggeration multiplies the attraction alone. The diagonal of p is ignored; p need not be symmetric.
+//
+// Precision policy: per-pair arithmetic float32, sums in blocks of 1024 columns widened to float64; the order
+// of all sums depends on the sizes alone, so results are the same bits for any number of threads.
+// Memory beyond the arguments: O(b c), never a [b, b] temporary.
+#pragma once
+
+#include <cstdint>
+
+#include "fastpdr/export.h"
+
+namespace fastpdr {
+
+// The largest c; 2, 3 and 4 have kernels of their own.
+constexpr std::int64_t kStudentTMaxComponents = 64;
+
+// Dense p. Points must be closer than 1e9. b < 2 gives loss 0; a p without mass off its diagonal leaves log Z.
+FASTPDR_API void student_t_kl(const float* y,  // [b, c]
+                  const float* p,  // [b, b]
+                  std::int64_t b, std::int64_t c, double dof, double exaggeration,
+                  float* loss,   // []
+                  float* grad);  // [b, c]
+
+// Sparse p: row i holds values[indptr[i] .. indptr[i + 1]) in the columns indices[...].
+FASTPDR_API void student_t_kl_csr(const float* y,               // [b, c]
+                      const std::int64_t* indptr,   // [b + 1]
+                      const std::int64_t* indices,  // [nnz], each in [0, b)
+                      const float* values,          // [nnz]
+                      std::int64_t b, std::int64_t c, double dof, double exaggeration,
+                      float* loss,   // []
+                      float* grad);  // [b, c]
+
+}  // namespace fastpdr

@@ -1,0 +1,35 @@
+"""Checks that the ops share: every message names function, argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def describe(value: object) -> str:
+    """Say what came: dtype and shape of a tensor, the type of anything else."""
+    if isinstance(value, torch.Tensor):
+        layout = "" if value.layout is torch.strided else f" {str(value.layout).removeprefix('torch.')}"
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}{layout} on {value.device}"
+    return type(value).__name__
+
+
+def require_floats(function: str, name: str, value: object, shape: str) -> None:
+    """Require a float32 or float64 tensor with as many dimensions as ``shape`` names, such as ``[n, k]``."""
+    dim = len(shape.split(","))
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{function}: {name} must be a float32 or float64 tensor {shape}, got {describe(value)}")
+    if value.dtype not in (torch.float32, torch.float64) or value.dim() != dim:
+        raise ValueError(f"{function}: {name} must be float32 (or float64) {shape}, got {describe(value)}")
+
+
+def require_number(function: str, name: str, value: float, *, above: float, inclusive: bool = False) -> float:
+    """Require a finite number above (or equal to) a bound."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number < above or (number == above and not inclusive):
+        raise ValueError(f"{function}: {name} must be {'>=' if inclusive else '>'} {above:g}, got {value!r}")
+    return number
