@@ -1,0 +1,157 @@
+"""The neighbours of anchor rows among all n rows in order of distance: exact Euclidean ranks.
+
+Blocks of anchors [b, n] are ordered by int64 keys, the bits of the squared distance (float32, never
+negative, so its bits sort like its value) above the column number: equal distances rank by row.
+Data are centred and scaled in float64.  Distances come from direct differences up to 8 columns and
+from one GEMM beyond, in float32; in float64 for float64 input and wherever float32 could not tell
+the nearest neighbours apart.  No array is larger than a block of BLOCK_BYTES or the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+DIRECT_COLUMNS = 8
+BLOCK_BYTES = 256 * 2**20
+# Both spaces' distances, keys, sorted keys and the rank tables of the R_NX curve, at their peak.
+BYTES_PER_ENTRY = 96
+COPY_ROWS_BYTES = 16 * 2**20
+COLUMN_MASK = 2**32 - 1
+
+CENTER_ROWS = 1024
+PROBE_ROWS = 128
+PROBE_NEIGHBOR = 10
+# Least (neighbour distance / distance from the mean)² that float32 still resolves to about 1e-4.
+RESOLVED_BY_PRODUCTS = 1e-2
+RESOLVED_BY_DIFFERENCES = 1e-6
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Centre [columns] and scale that bring data into [-1, 1] around zero."""
+
+    center: NDArray[np.float64]
+    scale: float
+
+    @classmethod
+    def of(cls, data: NDArray) -> Frame:
+        # The median, not the mean: one far outlier would move the mean, and a GEMM loses the
+        # distances between points that lie close together but far from the centre.
+        center = np.median(data[spread_rows(len(data), CENTER_ROWS)].astype(np.float64), axis=0)
+        reach = float(np.maximum(data.max(axis=0) - center, center - data.min(axis=0)).max())
+        return cls(center, reach if reach > 0 else 1.0)
+
+    def apply(self, data: NDArray, dtype: DTypeLike = np.float64) -> NDArray:
+        """Return the framed data; float64 in between, but never all of it at once."""
+        framed = np.empty(data.shape, dtype)
+        step = max(1, COPY_ROWS_BYTES // (8 * data.shape[1]))
+        for start in range(0, len(data), step):
+            rows = slice(start, start + step)
+            framed[rows] = (data[rows] - self.center) / self.scale
+        return framed
+
+
+class Points:
+    """The n rows of one space, ready for squared distances."""
+
+    def __init__(self, data: NDArray) -> None:
+        frame = Frame.of(data)
+        wide = data.dtype.kind == "f" and data.dtype.itemsize >= 8
+        self._load(frame.apply(data, np.float64 if wide else np.float32))
+        if not wide and not self._resolves_neighbors():
+            self._load(frame.apply(data, np.float64))
+
+    def _load(self, values: NDArray) -> None:
+        self.values = values
+        self.sqnorm = np.einsum("ij,ij->i", values, values, dtype=np.float64)
+        self.direct = values.shape[1] <= DIRECT_COLUMNS
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def sqdist(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return squared distances float32 [b, n], infinite from a row to itself."""
+        sqdist = self._by_differences(rows) if self.direct else self._by_products(rows)
+        sqdist = sqdist.to(torch.float32)
+        sqdist.scatter_(1, torch.from_numpy(rows)[:, None], torch.inf)
+        return sqdist
+
+    def _by_differences(self, rows: NDArray[np.int64]) -> Tensor:
+        values = torch.from_numpy(self.values)
+        sqdist = values.new_zeros(len(rows), len(values))
+        for column in values.T:
+            difference = column[rows, None] - column
+            sqdist.addcmul_(difference, difference)
+        return sqdist
+
+    def _by_products(self, rows: NDArray[np.int64]) -> Tensor:
+        # NumPy's GEMM, because torch's may turn to bfloat16 under a caller's autocast or
+        # set_float32_matmul_precision, and ranks would not survive that.
+        product = torch.from_numpy(self.values[rows] @ self.values.T)
+        sqnorm = torch.from_numpy(self.sqnorm).to(product.dtype)
+        return product.mul_(-2).add_(sqnorm).add_(sqnorm[rows, None]).clamp_(min=0)
+
+    def _resolves_neighbors(self) -> bool:
+        # Sums over all rows are at stake, so what a spread of rows shows is enough.
+        n = len(self)
+        least = RESOLVED_BY_DIFFERENCES if self.direct else RESOLVED_BY_PRODUCTS
+        k = max(1, min(PROBE_NEIGHBOR, n - 1))
+        for block in row_blocks(spread_rows(n, PROBE_ROWS), n):
+            kth = self.sqdist(block).numpy()
+            kth.partition(k - 1, axis=1)
+            if (kth[:, k - 1] < least * self.sqnorm[block]).any():
+                return False
+        return True
+
+
+class Order:
+    """All n rows in order of distance from b anchors; ranks count from 1, the anchor is last."""
+
+    def __init__(self, sqdist: Tensor) -> None:
+        keys = sqdist.view(torch.int32).to(torch.int64).bitwise_left_shift_(32)
+        self.keys = keys.bitwise_or_(torch.arange(sqdist.shape[1], device=keys.device))
+        # NumPy sorts plain integers with SIMD; torch sorts pairs of value and index.
+        self.sorted = torch.from_numpy(np.sort(self.keys.numpy(), axis=1))
+
+    def nearest(self, k: int) -> Tensor:
+        """Return the columns [b, k] of the k nearest rows, nearest first."""
+        return self.sorted[:, :k] & COLUMN_MASK
+
+    def ranks(self, columns: Tensor) -> Tensor:
+        """Return the ranks [b, k] of a few columns [b, k]."""
+        return torch.searchsorted(self.sorted, self.keys.gather(1, columns)) + 1
+
+    def rank_table(self) -> Tensor:
+        """Return the ranks [b, n] of every column."""
+        b, n = self.keys.shape
+        ranks = torch.arange(1, n + 1, device=self.keys.device).expand(b, n)
+        return torch.empty_like(self.keys).scatter_(1, self.nearest(n), ranks)
+
+
+def spread_rows(n: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` rows, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
+def block_rows(n: int) -> int:
+    """Return how many anchors a block may hold so that its arrays stay within BLOCK_BYTES."""
+    return max(1, BLOCK_BYTES // (BYTES_PER_ENTRY * n))
+
+
+def row_blocks(rows: NDArray[np.int64], n: int) -> Iterator[NDArray[np.int64]]:
+    """Cut the anchors into blocks."""
+    step = block_rows(n)
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def block_orders(x: Points, z: Points, rows: NDArray[np.int64]) -> Iterator[tuple[Order, Order]]:
+    """Yield the orders of the same anchors in both spaces, block by block."""
+    for block in row_blocks(rows, len(x)):
+        yield Order(x.sqdist(block)), Order(z.sqdist(block))

@@ -1,0 +1,328 @@
+"""How much of the data's neighbourhood structure a map keeps: measures of ranks in both spaces.
+
+All of them read the co-ranking of X [n, d] and Z [n, c]: rank r_X(i, j) of row j among the other
+rows by distance from row i, and r_Z likewise.  Each measure is a sum over anchors i, gathered block
+by block from `_ranks`; integer sums, so the result does not depend on the blocks.
+Sources: Venna & Kaski 2001; Lee & Verleysen 2009; Lee, Peluffo-Ordonez & Verleysen 2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from fastpdr.metrics._checks import (
+    RandomState,
+    anchor_rows,
+    as_integer,
+    as_matrices,
+    as_rank_neighbors,
+)
+from fastpdr.metrics._ranks import Order, Points, block_orders
+
+
+def trustworthiness(
+    X: ArrayLike,
+    Z: ArrayLike,
+    *,
+    n_neighbors: int = 12,
+    sample: int | None = None,
+    random_state: RandomState = 0,
+) -> float:
+    """Share of the map's neighbourhoods that is no intrusion from afar.
+
+    T = 1 - 2 / (m k (2n - 3k - 1)) * sum_i sum_{j in kNN_Z(i)} max(0, r_X(i, j) - k), with m
+    anchors i.  Equal to `sklearn.manifold.trustworthiness` where no distances tie.
+
+    Parameters
+    ----------
+    X : array-like [n, d], real numbers
+        Original data.  float64 is worked in float64, everything else in float32 where that tells
+        the neighbours apart.
+    Z : array-like [n, c], real numbers
+        Map of the same rows; a single column is [n, 1].
+    n_neighbors : int
+        k, with 1 <= k < n/2.
+    sample : int, optional
+        Score this many random anchors i instead of all n; their neighbours and ranks are still
+        taken among all n rows, so the estimate is unbiased.
+    random_state : int, numpy.random.Generator or None
+        Draws the anchors; global generators are never touched.
+
+    Returns
+    -------
+    float in [0, 1]
+        1 where every map neighbour is a neighbour in the data, about 0.5 for a random map.
+
+    Raises
+    ------
+    ValueError
+        Wrong shape, different lengths, NaN or infinity, `n_neighbors` or `sample` out of range.
+
+    Notes
+    -----
+    The point itself is never its own neighbour.  Rows at equal distance rank in the order of
+    their row numbers, in both spaces.
+
+    References
+    ----------
+    J. Venna, S. Kaski: Neighborhood preservation in nonlinear projection methods: an experimental
+    study.  ICANN 2001.
+    """
+    pair = _Pair.of("trustworthiness", X, Z, sample, random_state)
+    k = as_rank_neighbors("trustworthiness", n_neighbors, pair.n)
+    return _rank_score(sum(_excess(x, z, k) for x, z in pair.orders()), pair, k)
+
+
+def continuity(
+    X: ArrayLike,
+    Z: ArrayLike,
+    *,
+    n_neighbors: int = 12,
+    sample: int | None = None,
+    random_state: RandomState = 0,
+) -> float:
+    """Share of the data's neighbourhoods that the map does not tear apart.
+
+    Trustworthiness with the spaces swapped:
+    C = 1 - 2 / (m k (2n - 3k - 1)) * sum_i sum_{j in kNN_X(i)} max(0, r_Z(i, j) - k).
+
+    Parameters
+    ----------
+    X, Z, n_neighbors, sample, random_state
+        As for `trustworthiness`.
+
+    Returns
+    -------
+    float in [0, 1]
+        1 where every neighbour in the data is a neighbour in the map.
+
+    Raises
+    ------
+    ValueError
+        As for `trustworthiness`.
+
+    References
+    ----------
+    J. Venna, S. Kaski: Neighborhood preservation in nonlinear projection methods: an experimental
+    study.  ICANN 2001.
+    """
+    pair = _Pair.of("continuity", X, Z, sample, random_state)
+    k = as_rank_neighbors("continuity", n_neighbors, pair.n)
+    return _rank_score(sum(_excess(z, x, k) for x, z in pair.orders()), pair, k)
+
+
+def neighborhood_preservation(
+    X: ArrayLike,
+    Z: ArrayLike,
+    *,
+    n_neighbors: int = 12,
+    sample: int | None = None,
+    random_state: RandomState = 0,
+) -> float:
+    """Mean overlap of the k nearest neighbours in data and map, Q_NX(k).
+
+    Q_NX(k) = 1 / (m k) * sum_i |kNN_X(i) ∩ kNN_Z(i)|, with m anchors i.
+
+    Parameters
+    ----------
+    X, Z, sample, random_state
+        As for `trustworthiness`.
+    n_neighbors : int
+        k, with 1 <= k <= n - 1.
+
+    Returns
+    -------
+    float in [0, 1]
+        1 where the neighbourhoods agree, about k / (n - 1) for a random map.
+
+    Raises
+    ------
+    ValueError
+        As for `trustworthiness`.
+
+    References
+    ----------
+    J. A. Lee, M. Verleysen: Quality assessment of dimensionality reduction: rank-based criteria.
+    Neurocomputing 72, 2009.
+    """
+    pair = _Pair.of("neighborhood_preservation", X, Z, sample, random_state)
+    k = as_integer("neighborhood_preservation", "n_neighbors", n_neighbors, 1, pair.n - 1, "n - 1")
+    return sum(_shared(x, z, k) for x, z in pair.orders()) / (pair.m * k)
+
+
+def rnx_curve(
+    X: ArrayLike,
+    Z: ArrayLike,
+    *,
+    k_max: int | None = None,
+    sample: int | None = None,
+    random_state: RandomState = 0,
+) -> NDArray[np.float64]:
+    """Neighbourhood agreement above chance for every neighbourhood size, R_NX(K).
+
+    R_NX(K) = ((n - 1) Q_NX(K) - K) / (n - 1 - K), where Q_NX(K) is the mean overlap of the K
+    nearest neighbours (`neighborhood_preservation`).
+
+    Parameters
+    ----------
+    X, Z, sample, random_state
+        As for `trustworthiness`.
+    k_max : int, optional
+        Last K, with 1 <= k_max <= n - 2; by default n - 2.
+
+    Returns
+    -------
+    numpy.ndarray [k_max], float64
+        R_NX(1), ..., R_NX(k_max): 1 for a perfect map, about 0 for a random one, negative (down to
+        -K / (n - 1 - K)) for one worse than chance.
+
+    Raises
+    ------
+    ValueError
+        As for `trustworthiness`; fewer than 3 rows; `k_max` out of range.
+
+    References
+    ----------
+    J. A. Lee, D. H. Peluffo-Ordonez, M. Verleysen: Multi-scale similarities in stochastic
+    neighbour embedding: reducing dimensionality while preserving both local and global structure.
+    Neurocomputing 169, 2015.
+    """
+    return _rnx_curve("rnx_curve", X, Z, k_max, sample, random_state)
+
+
+def rnx_auc(
+    X: ArrayLike,
+    Z: ArrayLike,
+    *,
+    k_max: int | None = None,
+    sample: int | None = None,
+    random_state: RandomState = 0,
+) -> float:
+    """Area under the R_NX curve over log K: one figure for all neighbourhood sizes.
+
+    AUC = sum_K R_NX(K) / K / sum_K 1 / K for K = 1, ..., k_max.
+
+    Parameters
+    ----------
+    X, Z, k_max, sample, random_state
+        As for `rnx_curve`.
+
+    Returns
+    -------
+    float, at most 1
+        1 for a perfect map, about 0 for a random one.
+
+    Raises
+    ------
+    ValueError
+        As for `rnx_curve`.
+
+    References
+    ----------
+    As for `rnx_curve`.
+    """
+    return _log_k_mean(_rnx_curve("rnx_auc", X, Z, k_max, sample, random_state))
+
+
+def structure_scores(
+    x: NDArray, z: NDArray, rows: NDArray[np.int64], n_neighbors: int
+) -> dict[str, float]:
+    """Return the four structure measures of checked arguments from one pass over the anchors."""
+    pair = _Pair(x, z, rows)
+    k, k_max = n_neighbors, pair.n - 2
+    intruding = torn = 0
+    counts = np.zeros(k_max, dtype=np.int64)
+    for x_order, z_order in pair.orders():
+        intruding += _excess(x_order, z_order, k)
+        torn += _excess(z_order, x_order, k)
+        counts += _corank_counts(x_order, z_order, k_max)
+    return {
+        "trustworthiness": _rank_score(intruding, pair, k),
+        "continuity": _rank_score(torn, pair, k),
+        "neighborhood_preservation": float(counts[:k].sum()) / (pair.m * k),
+        "rnx_auc": _log_k_mean(_curve_from_counts(counts, pair)),
+    }
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Data and map of the same n rows, and the m anchors among them."""
+
+    x: NDArray
+    z: NDArray
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, function: str, X: ArrayLike, Z: ArrayLike, sample: object, random_state: RandomState
+    ) -> _Pair:
+        x, z = as_matrices(function, X, Z)
+        return cls(x, z, anchor_rows(function, sample, len(x), random_state))
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
+
+    @property
+    def m(self) -> int:
+        return len(self.rows)
+
+    def orders(self) -> Iterator[tuple[Order, Order]]:
+        return block_orders(Points(self.x), Points(self.z), self.rows)
+
+
+def _excess(judge: Order, other: Order, k: int) -> int:
+    """Sum of how far beyond k the judge ranks the other space's k nearest rows."""
+    return int((judge.ranks(other.nearest(k)) - k).clamp_(min=0).sum())
+
+
+def _shared(x: Order, z: Order, k: int) -> int:
+    """Number of rows that are among the k nearest in both spaces."""
+    return int((x.ranks(z.nearest(k)) <= k).sum())
+
+
+def _corank_counts(x: Order, z: Order, k_max: int) -> NDArray[np.int64]:
+    """Number of pairs [k_max] that both spaces hold within K = 1, 2, ... but not within K - 1."""
+    ranks = x.rank_table().gather(1, z.nearest(k_max))
+    worse = torch.maximum(ranks, torch.arange(1, k_max + 1, device=ranks.device), out=ranks)
+    return torch.bincount(worse.flatten(), minlength=k_max + 1)[1 : k_max + 1].numpy()
+
+
+def _rank_score(excess: int, pair: _Pair, k: int) -> float:
+    return 1.0 - 2.0 * excess / (pair.m * k * (2 * pair.n - 3 * k - 1))
+
+
+def _curve_from_counts(counts: NDArray[np.int64], pair: _Pair) -> NDArray[np.float64]:
+    K = np.arange(1, len(counts) + 1)
+    overlap = np.cumsum(counts) / (pair.m * K)
+    others = pair.n - 1
+    return (others * overlap - K) / (others - K)
+
+
+def _rnx_curve(
+    function: str,
+    X: ArrayLike,
+    Z: ArrayLike,
+    k_max: int | None,
+    sample: int | None,
+    random_state: RandomState,
+) -> NDArray[np.float64]:
+    pair = _Pair.of(function, X, Z, sample, random_state)
+    if pair.n < 3:
+        raise ValueError(f"{function}: X must have at least 3 rows, got {pair.n}")
+    last = pair.n - 2
+    if k_max is not None:
+        last = as_integer(function, "k_max", k_max, 1, last, "n - 2")
+    counts = np.zeros(last, dtype=np.int64)
+    for x, z in pair.orders():
+        counts += _corank_counts(x, z, last)
+    return _curve_from_counts(counts, pair)
+
+
+def _log_k_mean(curve: NDArray[np.float64]) -> float:
+    return float(np.average(curve, weights=1.0 / np.arange(1, len(curve) + 1)))
