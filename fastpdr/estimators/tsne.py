@@ -1,0 +1,225 @@
+"""Parametric t-SNE with one perplexity, and with many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any, ClassVar
+
+import torch
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
+
+from fastpdr.estimators.base import ParametricEmbedding, perplexity_list
+from fastpdr.training.callbacks import Callback, TrainingState
+from fastpdr.training.objectives import BatchTSNE
+
+HIDDEN_DIMS = (512, 512, 256, 128)
+
+
+class ParametricTSNE(ParametricEmbedding):
+    """Parametric t-SNE: a neural network learns the map from data to ``n_components`` dimensions.
+
+    Batches are drawn anew in every epoch over all rows; each is calibrated to its own similarities and compared with
+    its map (van der Maaten 2009, Learning a Parametric Embedding by Preserving Local Structure). New rows are placed
+    by :meth:`transform` at once.
+
+    Parameters
+    ----------
+    n_components : int
+        Dimensions of the map.
+    perplexity : float or "auto"
+        Effective number of neighbours of a row in the whole data set, at least 1 and less than its rows. "auto" is 30,
+        or a third of the other rows where these are fewer than 90. A batch of b out of n rows holds a share b / n of
+        the neighbours: its own perplexity is that share of this one, but at least 2.
+    hidden_dims : sequence of int
+        Widths of the hidden layers (Linear, LayerNorm, activation).
+    activation : {"gelu", "relu", "leaky_relu", "silu", "elu", "tanh"}
+        Nonlinearity of the hidden layers.
+    encoder : torch.nn.Module, optional
+        Own network ``[b, d] -> [b, n_components]`` on raw float32 rows in place of the built-in one. It is copied:
+        the trained copy is ``encoder_``.
+    n_epochs : int, optional
+        Passes over all rows. None makes about 400 steps, at least 20 epochs.
+    batch_size : int, optional
+        Largest number of rows of a batch; an epoch is cut into batches of equal size. None: 512, from 10,000 rows on
+        1024.
+    learning_rate : float
+        Peak rate of the optimizer, after a warm-up of 50 steps.
+    lr_schedule : {"cosine", "linear", "constant"}
+        How the rate falls after the warm-up, per step.
+    optimizer : {"adamw", "adam", "sgd", "rmsprop"}
+        By name.
+    weight_decay : float
+        Of the optimizer.
+    early_exaggeration : float
+        Factor of the attraction (and of it alone) during the first ``early_exaggeration_epochs``. Off by default: with
+        this network it lowers the quality of the map.
+    early_exaggeration_epochs : int
+        See ``early_exaggeration``.
+    early_stopping_patience : int, optional
+        Stop after so many epochs without a loss lower by ``early_stopping_min_delta``; counted once exaggeration and
+        extra components are over. None: never.
+    early_stopping_min_delta : float
+        See ``early_stopping_patience``.
+    dof : float
+        Degrees of freedom of the Student distribution of the map; below 1 its tails are heavier.
+    clip_grad_value, clip_grad_norm : float, optional
+        Bound on each element of the gradient, and on its norm.
+    extra_components : int
+        Additional outputs of the built-in network that fade away over the first half of the training, so that clusters
+        can pass each other on their way. They are gone in the result.
+    input_noise : float or "auto"
+        Standard deviation of the Gaussian noise added to the network's input at every step, in units of the root mean
+        square of the centred data (of the raw data with an own encoder). "auto": three quarters of the median distance
+        to the nearest neighbour, divided by √d.
+    init : {"random", "pca"} or array-like of shape (n, n_components)
+        What the network is taught before the training: nothing, the principal components, or a given map.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the network's matrix products in training; "auto" is bfloat16 where the device has units for it. Map, loss
+        and transform are always float32.
+    device : str or torch.device
+        "auto" takes a GPU where there is one.
+    random_state : int, RandomState, Generator or None
+        The same number gives the same map on the same machine, bit for bit on the CPU. No global generator is used
+        or changed.
+    callbacks : list, optional
+        Functions of a :class:`fastpdr.training.TrainingState`, or objects with ``on_epoch_end``; called after each
+        epoch. A true result stops the training.
+    verbose : bool or int
+        Show a progress bar.
+
+    Attributes
+    ----------
+    encoder_ : torch.nn.Module
+        The trained network, raw rows in, map out.
+    embedding_ : ndarray of shape (n, n_components)
+        The map of the training rows, float32.
+    loss_history_ : list of float
+        Mean Kullback-Leibler divergence of the batches (nats), one per epoch. Extra components lower it at first.
+    kl_divergence_ : float
+        The last of them.
+    n_iter_ : int
+        Epochs done.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from fastpdr import ParametricTSNE
+    >>> X, y = load_digits(return_X_y=True)
+    >>> tsne = ParametricTSNE(random_state=0).fit(X[:1500])
+    >>> tsne.transform(X[1500:]).shape
+    (297, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **ParametricEmbedding._parameter_constraints,
+        "perplexity": [Interval(Real, 1, None, closed="left"), StrOptions({"auto"})],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        perplexity: float | str = "auto",
+        hidden_dims: Sequence[int] = HIDDEN_DIMS,
+        activation: str = "gelu",
+        encoder: nn.Module | None = None,
+        n_epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float = 6e-3,
+        lr_schedule: str = "cosine",
+        optimizer: str = "adamw",
+        weight_decay: float = 0.1,
+        early_exaggeration: float = 1.0,
+        early_exaggeration_epochs: int = 0,
+        early_stopping_patience: int | None = None,
+        early_stopping_min_delta: float = 0.0,
+        dof: float = 1.0,
+        clip_grad_value: float | None = None,
+        clip_grad_norm: float | None = 0.1,
+        extra_components: int = 2,
+        input_noise: float | str = "auto",
+        init: str | ArrayLike = "random",
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        random_state: Any = None,
+        callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self._set_parameters(locals())
+
+    def _make_objective(self, n: int) -> BatchTSNE:
+        perplexity = min(30.0, max(1.0, (n - 1) / 3)) if self.perplexity == "auto" else self.perplexity
+        levels = perplexity_list(perplexity, n, type(self).__name__, "perplexity")
+        return BatchTSNE(n, levels, self.dof)
+
+
+class MultiscaleParametricTSNE(ParametricEmbedding):
+    """Multiscale parametric t-SNE: similarities averaged over many perplexities, none of which has to be chosen.
+
+    Keeps the structure at all scales, from the nearest neighbours to half of a batch (Crecchi, de Bodt, Verleysen, Lee
+    & Bacciu 2020, Perplexity-free Parametric t-SNE; Lee, Peluffo-Ordóñez & Verleysen 2015). In comparison with
+    :class:`ParametricTSNE` it does better over all neighbourhood sizes together (R_NX AUC) and worse at the smallest.
+
+    Parameters
+    ----------
+    perplexities : sequence of float, optional
+        Counted in the whole data set and scaled to the batch, as the perplexity of :class:`ParametricTSNE`. None takes
+        2, 4, 8, ... up to half of the batch, in the batch.
+
+    All other parameters, attributes and methods are those of :class:`ParametricTSNE`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from fastpdr import MultiscaleParametricTSNE
+    >>> X, y = load_digits(return_X_y=True)
+    >>> MultiscaleParametricTSNE(random_state=0).fit_transform(X).shape
+    (1797, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **ParametricEmbedding._parameter_constraints,
+        "perplexities": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        perplexities: Sequence[float] | None = None,
+        hidden_dims: Sequence[int] = HIDDEN_DIMS,
+        activation: str = "gelu",
+        encoder: nn.Module | None = None,
+        n_epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float = 6e-3,
+        lr_schedule: str = "cosine",
+        optimizer: str = "adamw",
+        weight_decay: float = 0.1,
+        early_exaggeration: float = 1.0,
+        early_exaggeration_epochs: int = 0,
+        early_stopping_patience: int | None = None,
+        early_stopping_min_delta: float = 0.0,
+        dof: float = 1.0,
+        clip_grad_value: float | None = None,
+        clip_grad_norm: float | None = 0.1,
+        extra_components: int = 2,
+        input_noise: float | str = "auto",
+        init: str | ArrayLike = "random",
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        random_state: Any = None,
+        callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        self._set_parameters(locals())
+
+    def _make_objective(self, n: int) -> BatchTSNE:
+        if self.perplexities is None:
+            return BatchTSNE(n, None, self.dof)
+        return BatchTSNE(n, perplexity_list(self.perplexities, n, type(self).__name__, "perplexities"), self.dof)

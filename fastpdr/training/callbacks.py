@@ -1,0 +1,89 @@
+"""What happens between epochs: early stopping, the progress bar, callbacks of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+from tqdm.auto import tqdm
+
+
+@dataclass
+class TrainingState:
+    """What a callback sees after each epoch.
+
+    Attributes
+    ----------
+    encoder : torch.nn.Module
+        The network being trained, on its device; read it, do not change it.
+    n_epochs : int
+        Epochs planned.
+    epoch : int
+        Epochs done.
+    loss_history : list of float
+        Mean loss of every epoch so far.
+    learning_rate : float
+        Of the last step.
+    settled : bool
+        The objective no longer changes with time: exaggeration is over and extra components are gone. Early stopping
+        compares losses only from there on.
+    """
+
+    encoder: nn.Module
+    n_epochs: int
+    epoch: int = 0
+    loss_history: list[float] = field(default_factory=list)
+    learning_rate: float = 0.0
+    settled: bool = False
+
+
+@runtime_checkable
+class Callback(Protocol):
+    """An object with this method, or a plain function of the state; a true result stops the training."""
+
+    def on_epoch_end(self, state: TrainingState) -> bool | None:
+        """Run after each epoch."""
+
+
+class EarlyStopping:
+    """Stops when the loss has not fallen by more than ``min_delta`` for ``patience`` epochs."""
+
+    def __init__(self, patience: int, min_delta: float) -> None:
+        self.patience, self.min_delta = patience, min_delta
+        self.best, self.waited = float("inf"), 0
+
+    def on_epoch_end(self, state: TrainingState) -> bool:
+        """Count the epochs without progress."""
+        if not state.settled:
+            return False
+        if state.loss_history[-1] < self.best - self.min_delta:
+            self.best, self.waited = state.loss_history[-1], 0
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+
+class ProgressBar:
+    """A tqdm bar over the epochs, with loss and time left; silent where stderr is no terminal."""
+
+    def __init__(self, n_epochs: int, description: str) -> None:
+        self.bar = tqdm(total=n_epochs, desc=description, unit="epoch", disable=None, dynamic_ncols=True)
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        """Advance by one epoch."""
+        self.bar.set_postfix(loss=f"{state.loss_history[-1]:.4f}", refresh=False)
+        self.bar.update()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self.bar.close()
+
+
+def run_callbacks(
+    callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]], state: TrainingState
+) -> bool:
+    """Run all of them; tell whether one asked to stop."""
+    results = [c.on_epoch_end(state) if isinstance(c, Callback) else c(state) for c in callbacks]
+    return any(results)

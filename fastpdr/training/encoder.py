@@ -1,0 +1,93 @@
+"""The network that is learnt: a fixed scaling of the input, then Linear-LayerNorm-activation blocks and a linear head.
+
+LayerNorm after each linear layer lets the large learning rate work that the defaults use, and leaves the output of a
+row independent of the other rows of its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "tanh": nn.Tanh,
+}
+
+
+class InputScaling(nn.Module):
+    """Subtracts a mean per column and divides by one number for all, in float64, so that large offsets cost nothing.
+
+    Parameters
+    ----------
+    mean : torch.Tensor
+        ``[d]`` float64.
+    scale : torch.Tensor
+        ``[]`` float64, > 0.
+    """
+
+    def __init__(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    @classmethod
+    def fit(cls, x: torch.Tensor, block: int = 65536) -> InputScaling:
+        """Mean of the columns of x ``[n, d]`` and root mean square of all centred entries (1 where that is 0)."""
+        n = len(x)
+        mean = sum(part.double().sum(0) for part in x.split(block)) / n
+        square = sum((part.double() - mean).square().mean(1).sum() for part in x.split(block)) / n
+        scale = torch.as_tensor(square).sqrt()
+        return cls(torch.as_tensor(mean), torch.where(scale > 0, scale, 1.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x scaled, float32."""
+        return ((x - self.mean) / self.scale).float()
+
+
+class MLP(nn.Module):
+    """Multilayer perceptron with LayerNorm before every activation.
+
+    Parameters
+    ----------
+    n_features, n_outputs : int
+        Widths of input and output.
+    hidden_dims : sequence of int
+        Widths of the hidden layers; none gives a linear map.
+    activation : str
+        A key of ``ACTIVATIONS``.
+    """
+
+    def __init__(self, n_features: int, n_outputs: int, hidden_dims: Sequence[int], activation: str) -> None:
+        super().__init__()
+        widths = [n_features, *hidden_dims]
+        self.hidden = nn.Sequential(
+            *(
+                nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), ACTIVATIONS[activation]())
+                for before, after in zip(widths, widths[1:], strict=False)
+            )
+        )
+        self.head = nn.Linear(widths[-1], n_outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map rows ``[b, n_features]`` to ``[b, n_outputs]``."""
+        return self.head(self.hidden(x))
+
+    @torch.no_grad()
+    def keep_outputs(self, count: int) -> None:
+        """Drop all outputs but the first ``count``."""
+        head = nn.Linear(self.head.in_features, count, device=self.head.weight.device)
+        head.weight.copy_(self.head.weight[:count])
+        head.bias.copy_(self.head.bias[:count])
+        self.head = head
+
+
+def build_encoder(scaling: InputScaling, n_outputs: int, hidden_dims: Sequence[int], activation: str) -> nn.Sequential:
+    """Return ``Sequential(scaling, MLP)``, with PyTorch's default weights from the current generator."""
+    return nn.Sequential(scaling, MLP(scaling.mean.numel(), n_outputs, hidden_dims, activation))

@@ -1,0 +1,59 @@
+"""t-SNE on the similarities of the batch: dense P, calibrated anew for every batch that is drawn.
+
+A batch of b out of n rows holds a share b / n of every row's neighbours. Perplexities are therefore given for the
+whole data set and scaled by that share; the perplexity-free method takes the scales 2^h, h = 1 .. round(log2(b / 2)),
+of the batch itself (Crecchi, de Bodt, Verleysen, Lee & Bacciu 2020, Perplexity-free Parametric t-SNE).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from fastpdr import ops
+
+SMALLEST_PERPLEXITY = 2.0  # in the batch; 4 and 8 trade local structure for global
+
+
+def automatic_perplexities(b: int) -> list[float]:
+    """All powers of two that a batch of b rows can reach; [1] for batches of less than three."""
+    return [2.0**h for h in range(1, round(math.log2(b / 2)) + 1) if 2.0**h < b - 1] if b > 2 else [1.0]
+
+
+class BatchTSNE:
+    """Kullback-Leibler divergence between the similarities of a batch and those of its map.
+
+    Parameters
+    ----------
+    n : int
+        Rows of the data set.
+    perplexities : sequence of float or None
+        Counted in the whole data set; None takes all powers of two of the batch.
+    dof : float
+        Degrees of freedom of the map's Student distribution.
+    """
+
+    def __init__(self, n: int, perplexities: Sequence[float] | None, dof: float) -> None:
+        self.n, self.perplexities, self.dof = n, perplexities, dof
+
+    def perplexities_of(self, b: int) -> list[float]:
+        """The perplexities that a batch of b rows is calibrated to."""
+        if self.perplexities is None:
+            return automatic_perplexities(b)
+        share, largest = b / self.n, max(1.0, (b - 1) / 2)
+        smallest = min(SMALLEST_PERPLEXITY, largest)
+        return sorted({min(max(k * share, min(k, smallest)), largest) for k in self.perplexities})
+
+    def similarities(self, rows: torch.Tensor) -> torch.Tensor:
+        """Symmetric P ``[b, b]`` of the rows ``[b, d]``; the op that reads it normalises its sum."""
+        square = rows.square().sum(1)
+        sqdist = torch.addmm(square[None, :], rows, rows.T, alpha=-2).add_(square[:, None]).clamp_min_(0)
+        sqdist.fill_diagonal_(torch.inf)
+        p, _ = ops.perplexity_search(sqdist, self.perplexities_of(len(rows)))
+        return p + p.T
+
+    def loss(self, y: torch.Tensor, p: torch.Tensor, exaggeration: float) -> torch.Tensor:
+        """Scalar loss of the map y ``[b, c]``."""
+        return ops.student_t_kl(y, p, dof=self.dof, exaggeration=exaggeration)
