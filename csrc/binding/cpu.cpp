@@ -38,6 +38,15 @@ std::tuple<Tensor, Tensor> student_t_kl(const Tensor& y_, const Tensor& p_, doub
   return {loss, grad};
 }
 
+// A stray index would be written through.
+void require_csr(const int64_t* indptr, const int64_t* indices, int64_t b, int64_t nnz) {
+  bool rises = indptr[0] == 0 && indptr[b] == nnz, inside = true;
+  for (int64_t i = 0; i < b; ++i) rises &= indptr[i] <= indptr[i + 1];
+  for (int64_t e = 0; e < nnz; ++e) inside &= static_cast<uint64_t>(indices[e]) < static_cast<uint64_t>(b);
+  STD_TORCH_CHECK(rises, "student_t_kl_csr: indptr must rise from 0 to the number of entries");
+  STD_TORCH_CHECK(inside, "student_t_kl_csr: indices must lie in [0, b)");
+}
+
 std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y_, const Tensor& indptr_, const Tensor& indices_,
                                             const Tensor& values_, double dof, double exaggeration) {
   const Tensor y = require(y_, ScalarType::Float, 2, "student_t_kl_csr: y");
@@ -47,8 +56,8 @@ std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y_, const Tensor& indp
   require_map(y);
   const int64_t b = y.size(0), c = y.size(1), nnz = values.size(0);
   STD_TORCH_CHECK(indptr.size(0) == b + 1, "student_t_kl_csr: indptr must be [b + 1]");
-  STD_TORCH_CHECK(indices.size(0) == nnz && read<int64_t>(indptr)[b] == nnz,
-                  "student_t_kl_csr: indptr, indices and values disagree about the number of entries");
+  STD_TORCH_CHECK(indices.size(0) == nnz, "student_t_kl_csr: indices and values must be of one length");
+  require_csr(read<int64_t>(indptr), read<int64_t>(indices), b, nnz);
   Tensor loss = torch::stable::new_empty(y, {});
   Tensor grad = torch::stable::new_empty(y, {b, c});
   fastpdr::student_t_kl_csr(read<float>(y), read<int64_t>(indptr), read<int64_t>(indices), read<float>(values), b, c,

@@ -25,6 +25,7 @@ using simd::Ints;
 constexpr std::int64_t kBlock = 1024;    // entries summed in float32 before widening to float64
 constexpr int kMaxEvaluations = 96;      // bisection alone halves a bracket of 1e38 in 8 bits by then
 constexpr float kLargestStep = 4.0f;     // in log(beta)
+constexpr int kLargestExponent = 100;    // of the scaled distances
 constexpr float kLog2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -41,7 +42,7 @@ struct Search {
 // What one row is, before any search.
 struct Row {
   double unit;          // distances are divided by this power of two
-  double variance;      // of the finite scaled distances
+  double deviation;     // of the finite scaled distances
   std::int64_t finite;  // entries that are not excluded
   std::int64_t tied;    // finite entries equal to the minimum
   bool valid;           // neither NaN nor -inf
@@ -52,7 +53,8 @@ struct Sums {
   double weight, first, second;
 };
 
-// Copies a row, pads it with +inf to a multiple of W, shifts it to minimum 0 and scales it to maximum ~1.
+// Copies a row, pads it with +inf to a multiple of W, shifts it to minimum 0 and scales it to a maximum of about
+// 2^100, so that float32 holds distances from 1e-30 to 1e30 beside each other.
 template <int W>
 FASTPDR_INLINE Row prepare_row(const float* source, std::int64_t k, std::int64_t padded, float* scaled) {
   std::memcpy(scaled, source, sizeof(float) * k);
@@ -79,9 +81,9 @@ FASTPDR_INLINE Row prepare_row(const float* source, std::int64_t k, std::int64_t
 
   int exponent = 0;
   std::frexp(high - low, &exponent);
-  exponent = std::max(exponent, -120);  // keeps 1 / unit a normal float32
-  row.unit = std::ldexp(1.0, exponent);
-  const float inverse = static_cast<float>(1.0 / row.unit);
+  const float inverse = std::ldexp(1.0f, std::min(kLargestExponent - exponent, 127));
+  const float square_unit = std::ldexp(1.0f, -kLargestExponent / 2);  // keeps squares and their sum finite
+  row.unit = 1.0 / inverse;
   Ints<W> tied = {};
   double total = 0.0, square = 0.0;
   for (std::int64_t begin = 0; begin < padded; begin += kBlock) {
@@ -89,7 +91,7 @@ FASTPDR_INLINE Row prepare_row(const float* source, std::int64_t k, std::int64_t
     Floats<W> block_total = {}, block_square = {};
     for (std::int64_t j = begin; j < end; j += W) {
       const Floats<W> t = (simd::load<W>(scaled + j) - low) * inverse;
-      const Floats<W> counted = t < kInfinity ? t : Floats<W>{};
+      const Floats<W> counted = (t < kInfinity ? t : Floats<W>{}) * square_unit;
       block_total += counted;
       block_square += counted * counted;
       tied -= t == 0.0f;
@@ -100,7 +102,7 @@ FASTPDR_INLINE Row prepare_row(const float* source, std::int64_t k, std::int64_t
   }
   for (int lane = 0; lane < W; ++lane) row.tied += tied[lane];
   const double mean = total / row.finite;
-  row.variance = std::max(square / row.finite - mean * mean, 0.0);
+  row.deviation = std::sqrt(std::max(square / row.finite - mean * mean, 0.0)) / square_unit;
   return row;
 }
 
@@ -219,13 +221,13 @@ FASTPDR_INLINE void search_group_body(const Search& search, std::int64_t first_r
   float* scaled = scratch;                // [W, padded]
   float* weights = scratch + W * padded;  // [W, padded]
   Row row[W];
-  float log_finite[W] = {}, spread[W];
+  float log_finite[W] = {}, deviation[W];
   for (int lane = 0; lane < W; ++lane) {
     if (lane < rows) {
       row[lane] = prepare_row<W>(search.sqdist + (first_row + lane) * k, k, padded, scaled + lane * padded);
       log_finite[lane] = std::log(static_cast<float>(std::max<std::int64_t>(row[lane].finite, 1)));
     }
-    spread[lane] = lane < rows ? std::max(static_cast<float>(row[lane].variance), 1e-30f) : 1.0f;
+    deviation[lane] = lane < rows ? std::max(static_cast<float>(row[lane].deviation), 1e-30f) : 1.0f;
   }
   Lanes<W> lanes{};
   lanes.log_finite = simd::load<W>(log_finite);
@@ -245,7 +247,7 @@ FASTPDR_INLINE void search_group_body(const Search& search, std::int64_t first_r
     const Floats<W> wished = simd::splat<W>(static_cast<float>(std::log(perplexity)));
     const Floats<W> target = simd::maximum<W>(simd::minimum<W>(wished, lanes.log_finite - slack), simd::splat<W>(slack));
     const Floats<W> start =
-        simd::square_root<W>((lanes.log_finite - target) * 2.0f / simd::load<W>(spread)) * kLog2E;
+        simd::square_root<W>((lanes.log_finite - target) * 2.0f) / simd::load<W>(deviation) * kLog2E;
     lanes.beta = active ? (started ? next_beta<W>(lanes, target) : start) : lanes.beta;
     solve<W>(scaled, padded, active, target, static_cast<float>(search.tolerance), lanes, weights);
     lanes.low = active ? lanes.beta : lanes.low;
