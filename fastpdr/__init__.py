@@ -1,15 +1,26 @@
-"""fastpdr: fast parametric dimension reduction."""
+"""fastpdr: fast parametric dimension reduction.
 
+A neural network learns the map from data to a few dimensions, so that new points are placed at once. Estimators and
+metrics are imported when first used: ``import fastpdr`` costs little more than PyTorch's own import.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 try:
     __version__ = version("fastpdr")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-from fastpdr import metrics, ops, reference
+from fastpdr import ops, reference
 from fastpdr._native import build_info
-from fastpdr.estimators import MultiscaleParametricTSNE, ParametricTSNE, load
+
+if TYPE_CHECKING:
+    from fastpdr import metrics, plotting
+    from fastpdr.estimators import MultiscaleParametricTSNE, ParametricTSNE, load
 
 __all__ = [
     "MultiscaleParametricTSNE",
@@ -19,5 +30,21 @@ __all__ = [
     "load",
     "metrics",
     "ops",
+    "plotting",
     "reference",
 ]
+
+_MODULES = ("metrics", "plotting")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what scikit-learn or matplotlib stand behind at its first use."""
+    if name in _MODULES:
+        return import_module(f"fastpdr.{name}")
+    if name in __all__:
+        return getattr(import_module("fastpdr.estimators"), name)
+    raise AttributeError(f"module 'fastpdr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -22,10 +22,10 @@ namespace {
 using simd::Floats;
 using simd::Ints;
 
-constexpr std::int64_t kBlock = 1024;    // entries summed in float32 before widening to float64
-constexpr int kMaxEvaluations = 96;      // bisection alone halves a bracket of 1e38 in 8 bits by then
-constexpr float kLargestStep = 4.0f;     // in log(beta)
-constexpr int kLargestExponent = 100;    // of the scaled distances
+constexpr std::int64_t kBlock = 1024;  // entries summed in float32 before widening to float64
+constexpr int kMaxEvaluations = 96;    // bisection alone halves a bracket of 1e38 in 8 bits by then
+constexpr float kLargestStep = 4.0f;   // in log(beta)
+constexpr int kLargestExponent = 100;  // of the scaled distances
 constexpr float kLog2 = 0.693147180559945f, kLog2E = 1.44269504088896f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -149,8 +149,8 @@ FASTPDR_INLINE Floats<W> next_beta(const Lanes<W>& lanes, Floats<W> target) {
   const Floats<W> below = simd::maximum<W>(lanes.log_finite - lanes.entropy, tiny);
   const Floats<W> ratio = (below * target) / (above * (lanes.log_finite - target));
   const Floats<W> derivative = lanes.slope * (1.0f / below + 1.0f / above);
-  const Floats<W> newton = -simd::log_positive<W>(simd::maximum<W>(ratio, simd::splat<W>(FLT_MIN))) /
-                           simd::maximum<W>(derivative, tiny);
+  const Floats<W> newton =
+      -simd::log_positive<W>(simd::maximum<W>(ratio, simd::splat<W>(FLT_MIN))) / simd::maximum<W>(derivative, tiny);
   const Floats<W> step = simd::minimum<W>(simd::maximum<W>(newton, -largest), largest);
   const Floats<W> candidate = lanes.beta * simd::exp2_bounded<W>(step * kLog2E);
   const Ints<W> inside = (candidate > lanes.low) & (candidate < lanes.high);
@@ -183,8 +183,8 @@ FASTPDR_INLINE void evaluate(const float* scaled, std::int64_t padded, Ints<W> a
 
 // Solves one perplexity for the active rows; leaves their weights at the solution.
 template <int W>
-FASTPDR_INLINE void solve(const float* scaled, std::int64_t padded, Ints<W> active, Floats<W> target,
-                          float tolerance, Lanes<W>& lanes, float* weights) {
+FASTPDR_INLINE void solve(const float* scaled, std::int64_t padded, Ints<W> active, Floats<W> target, float tolerance,
+                          Lanes<W>& lanes, float* weights) {
   lanes.high = simd::splat<W>(kInfinity);
   for (int evaluation = 0; evaluation < kMaxEvaluations && simd::any<W>(active); ++evaluation) {
     evaluate<W>(scaled, padded, active, lanes, weights);
@@ -245,7 +245,8 @@ FASTPDR_INLINE void search_group_body(const Search& search, std::int64_t first_r
     std::memcpy(&active, reachable, sizeof active);
     // The target stays inside (0, log m), where the logit exists; the tolerance covers the difference.
     const Floats<W> wished = simd::splat<W>(static_cast<float>(std::log(perplexity)));
-    const Floats<W> target = simd::maximum<W>(simd::minimum<W>(wished, lanes.log_finite - slack), simd::splat<W>(slack));
+    const Floats<W> target =
+        simd::maximum<W>(simd::minimum<W>(wished, lanes.log_finite - slack), simd::splat<W>(slack));
     const Floats<W> start =
         simd::square_root<W>((lanes.log_finite - target) * 2.0f) / simd::load<W>(deviation) * kLog2E;
     lanes.beta = active ? (started ? next_beta<W>(lanes, target) : start) : lanes.beta;
@@ -274,8 +275,8 @@ FASTPDR_MULTIVERSION(search_group, (const Search& search, std::int64_t first_row
 
 }  // namespace
 
-void perplexity_search(const float* sqdist, const double* perplexities, std::int64_t n, std::int64_t k,
-                       std::int64_t h, double tolerance, float* p, float* beta) {
+void perplexity_search(const float* sqdist, const double* perplexities, std::int64_t n, std::int64_t k, std::int64_t h,
+                       double tolerance, float* p, float* beta) {
   if (n == 0 || h == 0) return;
   std::vector<std::int64_t> order(h);
   std::iota(order.begin(), order.end(), std::int64_t{0});

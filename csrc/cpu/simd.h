@@ -166,7 +166,9 @@ inline Level level() {
 #endif
 }
 
-inline int width(Level level) { return level == Level::kV4 ? 16 : level == Level::kV3 ? 8 : 4; }
+inline int width(Level level) {
+  return level == Level::kV4 ? 16 : level == Level::kV3 ? 8 : 4;
+}
 
 inline const char* level_name(Level level) {
   return level == Level::kV4 ? "x86-64-v4" : level == Level::kV3 ? "x86-64-v3" : "baseline";
@@ -185,18 +187,26 @@ inline const char* compiled_levels() {
 // FASTPDR_MULTIVERSION(name, (int a, float* b), (a, b)) defines void name(int a, float* b) from the
 // always-inline template name_body<W>(a, b).
 #if defined(FASTPDR_X86_LEVELS)
-#define FASTPDR_MULTIVERSION(name, parameters, arguments)                                          \
-  __attribute__((target("arch=x86-64-v4"))) void name##_v4 parameters { name##_body<16> arguments; } \
-  __attribute__((target("arch=x86-64-v3"))) void name##_v3 parameters { name##_body<8> arguments; }  \
-  void name##_baseline parameters { name##_body<4> arguments; }                                    \
-  void name parameters {                                                                           \
-    switch (::fastpdr::simd::level()) {                                                            \
-      case ::fastpdr::simd::Level::kV4: return name##_v4 arguments;                                \
-      case ::fastpdr::simd::Level::kV3: return name##_v3 arguments;                                \
-      default: return name##_baseline arguments;                                                   \
-    }                                                                                              \
+#define FASTPDR_MULTIVERSION(name, parameters, arguments)               \
+  __attribute__((target("arch=x86-64-v4"))) void name##_v4 parameters { \
+    name##_body<16> arguments;                                          \
+  }                                                                     \
+  __attribute__((target("arch=x86-64-v3"))) void name##_v3 parameters { \
+    name##_body<8> arguments;                                           \
+  }                                                                     \
+  void name##_baseline parameters {                                     \
+    name##_body<4> arguments;                                           \
+  }                                                                     \
+  void name parameters {                                                \
+    switch (::fastpdr::simd::level()) {                                 \
+      case ::fastpdr::simd::Level::kV4: return name##_v4 arguments;     \
+      case ::fastpdr::simd::Level::kV3: return name##_v3 arguments;     \
+      default: return name##_baseline arguments;                        \
+    }                                                                   \
   }
 #else
 #define FASTPDR_MULTIVERSION(name, parameters, arguments) \
-  void name parameters { name##_body<4> arguments; }
+  void name parameters {                                  \
+    name##_body<4> arguments;                             \
+  }
 #endif

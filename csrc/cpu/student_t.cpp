@@ -25,8 +25,8 @@ using simd::Ints;
 constexpr std::int64_t kAlignment = 16;  // rows are padded to the widest tile
 constexpr std::int64_t kMaxChunks = 32;
 constexpr std::int64_t kCached = 1200;  // a p of so many rows lies in a core's caches
-constexpr int kGroup = 4;      // rows of tiles taken together
-constexpr int kRun = 4;        // columns of tiles summed in float32 before widening to float64
+constexpr int kGroup = 4;               // rows of tiles taken together
+constexpr int kRun = 4;                 // columns of tiles summed in float32 before widening to float64
 constexpr float kLog2E = 1.44269504088896f;
 
 struct Problem {
@@ -116,14 +116,15 @@ FASTPDR_INLINE void add_logarithms(Floats<W> p, Floats<W> mirrored, Floats<W> bo
 // and `mirror`, rows `stride` and W apart.
 template <int W, int C, class Mode, Tile kTile>
 FASTPDR_INLINE void add_tile_pairs(const Problem& problem, const Chunk& chunk, std::int64_t i, std::int64_t j,
-                                   const float* upper, std::int64_t stride, const Floats<W> (&mirror)[W],
-                                   Run<W>& total, RowSums<W, C>& rows) {
+                                   const float* upper, std::int64_t stride, const Floats<W> (&mirror)[W], Run<W>& total,
+                                   RowSums<W, C>& rows) {
   // Everything the loop reads lies in locals: its stores could alias members.
   const int c = dimensions<C>(problem);
   const std::int64_t padded = problem.padded;
   const float inverse_dof = problem.inverse_dof, exponent = problem.exponent;
   const float* const coordinates = chunk.coordinates;
-  const std::int64_t columns = std::min<std::int64_t>(problem.b - j, W), height = std::min<std::int64_t>(problem.b - i, W);
+  const std::int64_t columns = std::min<std::int64_t>(problem.b - j, W),
+                     height = std::min<std::int64_t>(problem.b - i, W);
   Floats<W> counted = simd::splat<W>(1.0f);
   for (std::int64_t lane = columns; lane < W; ++lane) counted[lane] = 0.0f;
   Floats<W> column[kCapacity<C>], attraction[kCapacity<C>], repulsion[kCapacity<C>];
@@ -402,7 +403,8 @@ void divergence(Problem problem, double dof, double exaggeration, float* loss, f
   for (std::int64_t index = 0; index < problem.chunks; ++index) {
     float* attraction = sums.get() + 2 * index * plane;
     std::fill(attraction, attraction + 2 * plane, 0.0f);
-    Chunk chunk{chunk_begin(problem, index), chunk_begin(problem, index + 1), coordinates.get(), attraction,
+    Chunk chunk{chunk_begin(problem, index), chunk_begin(problem, index + 1),
+                coordinates.get(),           attraction,
                 attraction + plane,          Totals{}};
     process_chunk(problem, chunk);
     totals[index] = chunk.totals;

@@ -91,7 +91,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     def _set_parameters(self, parameters: dict[str, Any]) -> None:
         """Store the arguments of ``__init__`` (its ``locals()``) under their own names, untouched."""
-        vars(self).update({name: value for name, value in parameters.items() if name not in ("self", "__class__")})
+        self.__dict__.update({name: value for name, value in parameters.items() if name not in ("self", "__class__")})
 
     def fit(self, X: ArrayLike, y: object = None) -> ParametricEmbedding:
         """Learn the map.
@@ -115,18 +115,18 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             If the loss stops being finite.
         """
         self._validate_params()
-        X = validate_data(self, X, dtype=_dtypes(X), ensure_min_samples=2)
-        objective = self._make_objective(len(X))
+        data = self._validated(X, ensure_min_samples=2)
+        objective = self._make_objective(len(data))
         device = resolve_device(self.device)
         seed = draw_seed(self.random_state)
         with forked_generators(seed, device):
             generator = torch.Generator(device).manual_seed(seed)
-            data = torch.from_numpy(np.ascontiguousarray(X)).to(device)
-            scaling = InputScaling.fit(data)
-            rows = scaling(data)
-            encoder, inputs = self._make_encoder(scaling, data, rows)
+            raw = torch.from_numpy(data).to(device)
+            scaling = InputScaling.fit(raw)
+            rows = scaling(raw)
+            encoder, inputs = self._make_encoder(scaling, raw, rows)
             network = encoder[1] if self.encoder is None else encoder
-            settings = self._make_settings(len(X), rows, generator)
+            settings = self._make_settings(rows, generator)
             target = self._initial_map(rows)
             if target is not None:
                 pretrain(network, inputs, target, settings, generator)
@@ -137,7 +137,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self.loss_history_ = state.loss_history
         self.kl_divergence_ = state.loss_history[-1]
         self.n_iter_ = state.epoch
-        self.embedding_ = self._place(X)
+        self.embedding_ = self._place(data)
         return self
 
     def fit_transform(self, X: ArrayLike, y: object = None, **fit_params: object) -> NDArray[np.float32]:
@@ -153,7 +153,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         -------
         ndarray of shape (n, n_components), float32
         """
-        return self.fit(X, y, **fit_params).embedding_  # type: ignore[arg-type]
+        return self.fit(X, y, **fit_params).embedding_
 
     def transform(self, X: ArrayLike) -> NDArray[np.float32]:
         """Place rows on the map.
@@ -170,7 +170,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         ndarray of shape (m, n_components), float32
         """
         check_is_fitted(self)
-        return self._place(validate_data(self, X, dtype=_dtypes(X), reset=False))
+        return self._place(self._validated(X, reset=False))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the fitted map as a folder: ``config.json`` and ``encoder.safetensors``, no pickle, no training data.
@@ -204,26 +204,28 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def _make_objective(self, n: int) -> BatchTSNE:
         raise NotImplementedError
 
-    def _make_encoder(
-        self, scaling: InputScaling, data: torch.Tensor, rows: torch.Tensor
-    ) -> tuple[Any, torch.Tensor]:
+    def _validated(self, X: ArrayLike, **checks: Any) -> NDArray[Any]:
+        """X as finite float32 or float64 in rows one after another, checked as scikit-learn does."""
+        return np.ascontiguousarray(validate_data(self, X, dtype=_dtypes(X), **checks))
+
+    def _make_encoder(self, scaling: InputScaling, raw: torch.Tensor, rows: torch.Tensor) -> tuple[Any, torch.Tensor]:
         """The network to train, on the device, with the tensor it reads: scaled rows, or an own encoder's raw data."""
         if self.encoder is None:
             widths = [int(width) for width in self.hidden_dims]
             if any(width < 1 for width in widths):
                 raise ValueError(f"{type(self).__name__}: hidden_dims must be widths >= 1, got {self.hidden_dims!r}")
-            encoder = build_encoder(scaling, self.n_components + self.extra_components, widths, self.activation)
-            return encoder.to(rows.device), rows
-        encoder, inputs = copy.deepcopy(self.encoder).to(rows.device), data.float()
+            built_in = build_encoder(scaling, self.n_components + self.extra_components, widths, self.activation)
+            return built_in.to(rows.device), rows
+        encoder, inputs = copy.deepcopy(self.encoder).to(rows.device), raw.float()
         require_width(encoder, inputs[:2], self.n_components, type(self).__name__)
         return encoder, inputs
 
-    def _make_settings(self, n: int, rows: torch.Tensor, generator: torch.Generator) -> TrainingSettings:
-        batch_size = self.batch_size or automatic_batch_size(n)
+    def _make_settings(self, rows: torch.Tensor, generator: torch.Generator) -> TrainingSettings:
+        batch_size = self.batch_size or automatic_batch_size(len(rows))
         noise = measure_noise(rows, generator) if self.input_noise == "auto" else float(self.input_noise)
         return TrainingSettings(
             n_components=self.n_components,
-            n_epochs=self.n_epochs or automatic_epochs(n, batch_size),
+            n_epochs=self.n_epochs or automatic_epochs(len(rows), batch_size),
             batch_size=batch_size,
             learning_rate=self.learning_rate,
             lr_schedule=self.lr_schedule,
@@ -276,7 +278,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         result = np.empty((len(X), self.n_components), dtype=np.float32)
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             for begin in range(0, len(X), ROWS_AT_ONCE):
-                part = torch.from_numpy(np.ascontiguousarray(X[begin : begin + ROWS_AT_ONCE])).to(device)
+                part = torch.from_numpy(X[begin : begin + ROWS_AT_ONCE]).to(device)
                 part = part if self.encoder is None else part.float()
                 result[begin : begin + ROWS_AT_ONCE] = self.encoder_(part).float().cpu().numpy()
         return result
@@ -314,7 +316,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def draw_seed(random_state: object) -> int:
+def draw_seed(random_state: Any) -> int:
     """One seed from scikit-learn's random_state; None takes the operating system's, never a global generator's."""
     if random_state is None:
         return secrets.randbits(31)

@@ -46,7 +46,9 @@ def save(estimator: ParametricEmbedding, path: str | os.PathLike[str], *, overwr
         (aside / CONFIG).write_text(json.dumps(describe(estimator), indent=2) + "\n", encoding="utf-8")
         state = {name: value.detach().cpu().contiguous() for name, value in estimator.encoder_.state_dict().items()}
         save_file(state, aside / WEIGHTS)
-        aside.chmod(0o777 & ~current_umask())
+        mask = current_umask()  # temporary folders and safetensors' files are closed to others
+        aside.chmod(0o777 & ~mask)
+        (aside / WEIGHTS).chmod(0o666 & ~mask)
         replace_folder(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -76,15 +78,23 @@ def replace_folder(source: Path, target: Path) -> None:
         shutil.rmtree(old.parent, ignore_errors=True)
 
 
+def plain(value: object) -> object:
+    """JSON's form of a NumPy number or a device; anything else has none."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.device):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
 def describe(estimator: ParametricEmbedding) -> dict[str, Any]:
     """What config.json holds; parameters that JSON has no form for are named and take their defaults on loading."""
     from fastpdr import __version__
 
     parameters, omitted = {}, []
     for name, value in estimator.get_params(deep=False).items():
-        value = value.item() if isinstance(value, np.generic) else str(value) if isinstance(value, torch.device) else value
         try:
-            parameters[name] = json.loads(json.dumps(value))
+            parameters[name] = json.loads(json.dumps(value, default=plain))
         except TypeError:
             omitted.append(name)
     fitted = {name: getattr(estimator, name) for name in FITTED}

@@ -22,13 +22,9 @@ def as_matrix(function: str, name: str, value: ArrayLike) -> NDArray:
     data = np.asarray(value)
     if data.ndim != 2:
         hint = " (one column is [n, 1])" if data.ndim == 1 else ""
-        raise ValueError(
-            f"{function}: {name} must be 2-D [n, columns]{hint}, got shape {list(data.shape)}"
-        )
+        raise ValueError(f"{function}: {name} must be 2-D [n, columns]{hint}, got shape {list(data.shape)}")
     if 0 in data.shape:
-        raise ValueError(
-            f"{function}: {name} must have rows and columns, got shape {list(data.shape)}"
-        )
+        raise ValueError(f"{function}: {name} must have rows and columns, got shape {list(data.shape)}")
     if data.dtype.kind == "O":
         data = _numbers_from_objects(function, name, data)
     if data.dtype.kind not in "biuf":
@@ -36,8 +32,7 @@ def as_matrix(function: str, name: str, value: ArrayLike) -> NDArray:
     low, high = float(data.min()), float(data.max())
     if not (low > -LARGEST_VALUE and high < LARGEST_VALUE):
         raise ValueError(
-            f"{function}: {name} must be finite and within ±{LARGEST_VALUE:g}, "
-            f"got values from {low} to {high}"
+            f"{function}: {name} must be finite and within ±{LARGEST_VALUE:g}, got values from {low} to {high}"
         )
     return data
 
@@ -53,9 +48,7 @@ def as_matrices(function: str, X: ArrayLike, Z: ArrayLike) -> tuple[NDArray, NDA
     """Return data [n, d] and map [n, c] with the same number of rows."""
     x, z = as_matrix(function, "X", X), as_matrix(function, "Z", Z)
     if len(x) != len(z):
-        raise ValueError(
-            f"{function}: X and Z must have the same number of rows, got {len(x)} and {len(z)}"
-        )
+        raise ValueError(f"{function}: X and Z must have the same number of rows, got {len(x)} and {len(z)}")
     return x, z
 
 
@@ -69,16 +62,13 @@ def as_labels(function: str, name: str, value: ArrayLike | None, rows_of: str, n
         raise ValueError(f"{function}: {name} must be labels [n], got {got}")
     if len(labels) != n:
         raise ValueError(
-            f"{function}: {name} must have one label for each of the {n} rows of {rows_of}, "
-            f"got {len(labels)}"
+            f"{function}: {name} must have one label for each of the {n} rows of {rows_of}, got {len(labels)}"
         )
     # NumPy would turn the NaN in a list of strings into the string "nan".
     original = np.asarray(value, dtype=object) if isinstance(value, list | tuple) else labels
     missing = int(np.count_nonzero(_is_missing(original)))
     if missing:
-        raise ValueError(
-            f"{function}: {name} must have a label in every row, got {missing} missing"
-        )
+        raise ValueError(f"{function}: {name} must have a label in every row, got {missing} missing")
     return labels
 
 
@@ -96,9 +86,7 @@ def as_codes(function: str, name: str, labels: NDArray) -> NDArray[np.int64]:
     try:
         return np.unique(labels, return_inverse=True)[1].astype(np.int64)
     except TypeError as error:
-        raise ValueError(
-            f"{function}: {name} must hold labels of one kind that can be sorted, got {error}"
-        ) from error
+        raise ValueError(f"{function}: {name} must hold labels of one kind that can be sorted, got {error}") from error
 
 
 def as_integer(function: str, name: str, value: object, low: int, high: int, limit: str) -> int:
@@ -108,9 +96,7 @@ def as_integer(function: str, name: str, value: object, low: int, high: int, lim
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
-        raise ValueError(
-            f"{function}: {name} must be an integer from {low} to {limit} = {high}, got {value!r}"
-        )
+        raise ValueError(f"{function}: {name} must be an integer from {low} to {limit} = {high}, got {value!r}")
     return number
 
 
@@ -127,9 +113,7 @@ def as_rank_neighbors(function: str, value: object, n: int) -> int:
     return number
 
 
-def anchor_rows(
-    function: str, sample: object, n: int, random_state: RandomState
-) -> NDArray[np.int64]:
+def anchor_rows(function: str, sample: object, n: int, random_state: RandomState) -> NDArray[np.int64]:
     """Return the sorted rows to score: all n, or `sample` of them without replacement."""
     if sample is None:
         return np.arange(n)

@@ -109,9 +109,7 @@ def _label_scores(
     }
 
 
-def _rows(
-    given: NDArray[np.int64] | None, n: int, most: int, random_state: RandomState
-) -> NDArray[np.int64]:
+def _rows(given: NDArray[np.int64] | None, n: int, most: int, random_state: RandomState) -> NDArray[np.int64]:
     """Return the rows the caller drew, or else all of them up to FULL_ROWS, `most` beyond."""
     if given is not None:
         return given

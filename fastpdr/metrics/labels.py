@@ -171,15 +171,12 @@ def silhouette(
     classes = len(np.unique(codes[rows]))
     if not 2 <= classes < len(rows):
         raise ValueError(
-            f"silhouette: y must have from 2 to {len(rows) - 1} classes "
-            f"among the {len(rows)} rows used, got {classes}"
+            f"silhouette: y must have from 2 to {len(rows) - 1} classes among the {len(rows)} rows used, got {classes}"
         )
     return silhouette_of(z, codes, rows)
 
 
-def neighbor_codes(
-    z: NDArray, codes: NDArray[np.int64], k: int, rows: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def neighbor_codes(z: NDArray, codes: NDArray[np.int64], k: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the class codes [m, k] of the k nearest other rows of `rows` [m]."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -216,17 +213,12 @@ def silhouette_of(z: NDArray, codes: NDArray[np.int64], rows: NDArray[np.int64])
         return float(silhouette_score(Frame.of(z).apply(z), codes[rows]))
 
 
-def _test_accuracy(
-    z: NDArray, labels: NDArray, Z_test: ArrayLike, y_test: ArrayLike | None, k: int
-) -> float:
+def _test_accuracy(z: NDArray, labels: NDArray, Z_test: ArrayLike, y_test: ArrayLike | None, k: int) -> float:
     from sklearn.neighbors import KNeighborsClassifier
 
     z_test = as_matrix("knn_accuracy", "Z_test", Z_test)
     if z_test.shape[1] != z.shape[1]:
-        raise ValueError(
-            f"knn_accuracy: Z_test must have as many columns as Z = {z.shape[1]}, "
-            f"got {z_test.shape[1]}"
-        )
+        raise ValueError(f"knn_accuracy: Z_test must have as many columns as Z = {z.shape[1]}, got {z_test.shape[1]}")
     labels_test = as_labels("knn_accuracy", "y_test", y_test, "Z_test", len(z_test))
     frame = Frame.of(z)
     classifier = KNeighborsClassifier(n_neighbors=k).fit(frame.apply(z), labels)

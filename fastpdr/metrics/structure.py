@@ -229,9 +229,7 @@ def rnx_auc(
     return _log_k_mean(_rnx_curve("rnx_auc", X, Z, k_max, sample, random_state))
 
 
-def structure_scores(
-    x: NDArray, z: NDArray, rows: NDArray[np.int64], n_neighbors: int
-) -> dict[str, float]:
+def structure_scores(x: NDArray, z: NDArray, rows: NDArray[np.int64], n_neighbors: int) -> dict[str, float]:
     """Return the four structure measures of checked arguments from one pass over the anchors."""
     pair = _Pair(x, z, rows)
     k, k_max = n_neighbors, pair.n - 2
@@ -258,9 +256,7 @@ class _Pair:
     rows: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, function: str, X: ArrayLike, Z: ArrayLike, sample: object, random_state: RandomState
-    ) -> _Pair:
+    def of(cls, function: str, X: ArrayLike, Z: ArrayLike, sample: object, random_state: RandomState) -> _Pair:
         x, z = as_matrices(function, X, Z)
         return cls(x, z, anchor_rows(function, sample, len(x), random_state))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
@@ -60,11 +61,8 @@ def perplexity_search(
     (2015), Multi-scale similarities in stochastic neighbour embedding, Neurocomputing 169.
     """
     require_floats("perplexity_search", "sqdist", sqdist, "[n, k]")
-    single = isinstance(perplexities, (int, float)) or getattr(perplexities, "ndim", 1) == 0
-    levels = [
-        require_number("perplexity_search", "perplexities", level, above=1.0, inclusive=True)
-        for level in ([perplexities] if single else perplexities)  # type: ignore[union-attr, list-item]
-    ]
+    values: Iterable[Any] = perplexities if isinstance(perplexities, Iterable) else [perplexities]
+    levels = [require_number("perplexity_search", "perplexities", v, above=1.0, inclusive=True) for v in values]
     if not levels:
         raise ValueError("perplexity_search: perplexities must name at least one perplexity, got none")
     tol = require_number("perplexity_search", "tol", tol, above=0.0)

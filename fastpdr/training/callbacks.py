@@ -81,9 +81,7 @@ class ProgressBar:
         self.bar.close()
 
 
-def run_callbacks(
-    callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]], state: TrainingState
-) -> bool:
+def run_callbacks(callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]], state: TrainingState) -> bool:
     """Run all of them; tell whether one asked to stop."""
     results = [c.on_epoch_end(state) if isinstance(c, Callback) else c(state) for c in callbacks]
     return any(results)

@@ -7,6 +7,7 @@ row independent of the other rows of its batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -31,6 +32,9 @@ class InputScaling(nn.Module):
     scale : torch.Tensor
         ``[]`` float64, > 0.
     """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
         super().__init__()
@@ -70,7 +74,7 @@ class MLP(nn.Module):
         self.hidden = nn.Sequential(
             *(
                 nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), ACTIVATIONS[activation]())
-                for before, after in zip(widths, widths[1:], strict=False)
+                for before, after in pairwise(widths)
             )
         )
         self.head = nn.Linear(widths[-1], n_outputs)

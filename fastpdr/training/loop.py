@@ -95,7 +95,7 @@ def train(
             loss = objective.loss(fade_extra(y.float(), settings.n_components, fade), p, exaggeration)
             update(encoder, loss, optimizer, settings)
             total += loss.detach().double() * len(batch)
-            state.learning_rate = scheduler.get_last_lr()[0]
+            state.learning_rate = float(scheduler.get_last_lr()[0])
             scheduler.step()
         state.epoch = epoch + 1
         state.settled = exaggeration == 1.0 and state.epoch >= settings.n_epochs * ANNEALED_SHARE
@@ -114,7 +114,7 @@ def pretrain(
     settings: TrainingSettings,
     generator: torch.Generator,
 ) -> None:
-    """Teach the encoder a given map ``[n, n_components]`` by least squares, about 100 steps; extra outputs stay free."""
+    """Teach the encoder a given map ``[n, n_components]``, about 100 steps of least squares."""
     batches = math.ceil(len(inputs) / settings.batch_size)
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
     encoder.train()

@@ -120,9 +120,7 @@ def test_errors():
         metrics.evaluate(X, Z[:50])
     with pytest.raises(ValueError, match=r"^evaluate: n_neighbors must be < n/2 = 50, got 60"):
         metrics.evaluate(X, Z, n_neighbors=60)
-    with pytest.raises(
-        ValueError, match=r"^evaluate: label_neighbors must be .* n - 1 = 99, got 0"
-    ):
+    with pytest.raises(ValueError, match=r"^evaluate: label_neighbors must be .* n - 1 = 99, got 0"):
         metrics.evaluate(X, Z, y, label_neighbors=0)
     with pytest.raises(ValueError, match=r"^evaluate: sample must be .* n = 100, got 101"):
         metrics.evaluate(X, Z, y, sample=101)

@@ -35,10 +35,7 @@ def test_hit_and_leave_one_out_equal_a_loop(n, k, c):
     found = [y[reference_neighbors(Z, i, k)] for i in range(n)]
     hit = np.mean([np.mean(labels == own) for labels, own in zip(found, y, strict=True)])
     assert metrics.neighborhood_hit(Z, y, n_neighbors=k) == pytest.approx(hit, abs=1e-12)
-    votes = [
-        max(Counter(labels.tolist()).items(), key=lambda item: (item[1], -item[0]))[0]
-        for labels in found
-    ]
+    votes = [max(Counter(labels.tolist()).items(), key=lambda item: (item[1], -item[0]))[0] for labels in found]
     accuracy = np.mean(np.array(votes) == y)
     assert metrics.knn_accuracy(Z, y, n_neighbors=k) == pytest.approx(accuracy, abs=1e-12)
 
@@ -47,8 +44,7 @@ def test_hit_and_leave_one_out_equal_a_loop(n, k, c):
 def test_leave_one_out_equals_refitted_sklearn(k):
     Z, y = make_map(60)
     right = [
-        KNeighborsClassifier(k).fit(np.delete(Z, i, 0), np.delete(y, i)).predict(Z[i : i + 1])[0]
-        == y[i]
+        KNeighborsClassifier(k).fit(np.delete(Z, i, 0), np.delete(y, i)).predict(Z[i : i + 1])[0] == y[i]
         for i in range(60)
     ]
     assert metrics.knn_accuracy(Z, y, n_neighbors=k) == pytest.approx(np.mean(right), abs=1e-12)
@@ -155,9 +151,7 @@ GAP = NAMES[y].astype(object)
 GAP[[3, 4]] = None
 
 
-@pytest.mark.parametrize(
-    "measure", [metrics.neighborhood_hit, metrics.knn_accuracy, metrics.silhouette]
-)
+@pytest.mark.parametrize("measure", [metrics.neighborhood_hit, metrics.knn_accuracy, metrics.silhouette])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -200,9 +194,7 @@ def test_errors_of_sample(measure, sample):
         measure(Z, y, sample=sample)
 
 
-@pytest.mark.parametrize(
-    ("labels", "sample"), [(np.zeros(100), None), (np.arange(100), None), (y, 1)]
-)
+@pytest.mark.parametrize(("labels", "sample"), [(np.zeros(100), None), (np.arange(100), None), (y, 1)])
 def test_errors_of_silhouette(labels, sample):
     with pytest.raises(ValueError, match=r"silhouette: y must have from 2 to .* classes .* got"):
         metrics.silhouette(Z, labels, sample=sample)

@@ -16,7 +16,7 @@ native = pytest.mark.skipif("cpu" not in _native.KERNELS["perplexity_search"], r
 
 
 def squared_distances(generator, n, k, d=10, dtype=torch.float32):
-    """n rows of squared distances from N(0, I) in d dimensions."""
+    """Squared distances [n, k] of points of N(0, I) in d dimensions."""
     return 2 * torch.randn(n, k, d, generator=generator, dtype=dtype).square().sum(-1)
 
 

@@ -21,10 +21,10 @@ namespace fastpdr {
 // entries) gives the uniform row over the tied entries and beta FLT_MAX. A row without finite entries is all
 // zero; a row with NaN or -inf is all NaN.
 FASTPDR_API void perplexity_search(const float* sqdist,         // [n, k]
-                       const double* perplexities,  // [h], each >= 1
-                       std::int64_t n, std::int64_t k, std::int64_t h,
-                       double tolerance,  // nats
-                       float* p,          // [n, k]
-                       float* beta);      // [n, h]
+                                   const double* perplexities,  // [h], each >= 1
+                                   std::int64_t n, std::int64_t k, std::int64_t h,
+                                   double tolerance,  // nats
+                                   float* p,          // [n, k]
+                                   float* beta);      // [n, h]
 
 }  // namespace fastpdr

@@ -23,18 +23,18 @@ constexpr std::int64_t kStudentTMaxComponents = 64;
 
 // Dense p. Points must be closer than 1e9. b < 2 gives loss 0; a p without mass off its diagonal leaves log Z.
 FASTPDR_API void student_t_kl(const float* y,  // [b, c]
-                  const float* p,  // [b, b]
-                  std::int64_t b, std::int64_t c, double dof, double exaggeration,
-                  float* loss,   // []
-                  float* grad);  // [b, c]
+                              const float* p,  // [b, b]
+                              std::int64_t b, std::int64_t c, double dof, double exaggeration,
+                              float* loss,   // []
+                              float* grad);  // [b, c]
 
 // Sparse p: row i holds values[indptr[i] .. indptr[i + 1]) in the columns indices[...].
 FASTPDR_API void student_t_kl_csr(const float* y,               // [b, c]
-                      const std::int64_t* indptr,   // [b + 1]
-                      const std::int64_t* indices,  // [nnz], each in [0, b)
-                      const float* values,          // [nnz]
-                      std::int64_t b, std::int64_t c, double dof, double exaggeration,
-                      float* loss,   // []
-                      float* grad);  // [b, c]
+                                  const std::int64_t* indptr,   // [b + 1]
+                                  const std::int64_t* indices,  // [nnz], each in [0, b)
+                                  const float* values,          // [nnz]
+                                  std::int64_t b, std::int64_t c, double dof, double exaggeration,
+                                  float* loss,   // []
+                                  float* grad);  // [b, c]
 
 }  // namespace fastpdr

@@ -18,8 +18,9 @@ SMALLEST_PERPLEXITY = 2.0  # in the batch; 4 and 8 trade local structure for glo
 
 
 def automatic_perplexities(b: int) -> list[float]:
-    """All powers of two that a batch of b rows can reach; [1] for batches of less than three."""
-    return [2.0**h for h in range(1, round(math.log2(b / 2)) + 1) if 2.0**h < b - 1] if b > 2 else [1.0]
+    """All powers of two up to about b / 2 that a batch of b rows can reach; [1] where there is none."""
+    scales = [2.0**h for h in range(1, round(math.log2(max(b, 2) / 2)) + 1)]
+    return [scale for scale in scales if scale < b - 1] or [1.0]
 
 
 class BatchTSNE:

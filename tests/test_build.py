@@ -1,0 +1,81 @@
+"""What is compiled, how a backend is forced, and what importing the package costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import fastpdr
+from fastpdr import _native
+
+native = pytest.mark.skipif(not fastpdr.build_info()["native"], reason="no compiled kernels")
+
+
+def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=settings)
+
+
+def test_build_info_says_what_there_is():
+    info = fastpdr.build_info()
+    assert info["version"] == fastpdr.__version__
+    assert set(info["kernels"]) == set(_native.OPS)
+    assert info["threads"] == torch.get_num_threads()
+    if info["native"]:
+        assert info["simd_used"] in info["simd_compiled"]
+        assert info["kernels"]["student_t_kl"][0] == "cpu"
+        assert info["cuda_architectures"] == []
+    else:
+        assert info["reason"]
+
+
+def test_reference_can_be_forced():
+    program = "import fastpdr; info = fastpdr.build_info(); print(info['native'], info['kernels']['student_t_kl'])"
+    result = run(program, FASTPDR_BACKEND="reference")
+    assert result.stdout.strip() == "False []"
+
+
+@native
+def test_native_can_be_forced_and_then_refuses_what_it_cannot():
+    program = "import torch, fastpdr; fastpdr.ops.perplexity_search(torch.ones(2, 3, dtype=torch.float64), 2.0)"
+    result = run(program, FASTPDR_BACKEND="native")
+    assert "FASTPDR_BACKEND=native, but perplexity_search has no kernel for torch.float64 on cpu" in result.stderr
+
+
+def test_unknown_backend_is_an_error():
+    result = run("import fastpdr", FASTPDR_BACKEND="fortran")
+    assert "FASTPDR_BACKEND must be 'native' or 'reference', got 'fortran'" in result.stderr
+
+
+def test_missing_module_is_an_error_only_where_native_is_forced():
+    block = "import sys; sys.modules['fastpdr._C'] = None; import fastpdr; print(fastpdr.build_info()['native'])"
+    assert run(block, FASTPDR_BACKEND="auto").stdout.strip() == "False"
+    assert "the compiled module cannot be loaded" in run(block, FASTPDR_BACKEND="native").stderr
+
+
+@native
+def test_the_three_instruction_sets_are_in_the_binary():
+    assert fastpdr.build_info()["simd_compiled"][0] == "baseline"
+
+
+def test_import_leaves_heavy_packages_alone():
+    heavy = ["sklearn", "scipy", "matplotlib", "pandas", "pyarrow", "click", "openTSNE", "numba"]
+    program = f"import sys, fastpdr; print([name for name in {heavy} if name in sys.modules])"
+    assert run(program).stdout.strip() == "[]"
+
+
+def test_everything_named_can_be_had():
+    assert all(getattr(fastpdr, name) is not None for name in fastpdr.__all__)
+    assert dir(fastpdr) == sorted(fastpdr.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'UMAP'"):
+        fastpdr.UMAP  # noqa: B018
+
+
+def test_float_behaviour_of_the_process_is_left_alone():
+    """A library linked with -ffast-math would flush subnormal numbers to zero for everyone."""
+    program = "import fastpdr, numpy as np; print(np.float32(1e-40) * np.float32(1.0) > 0)"
+    assert run(program).stdout.strip() == "True"
