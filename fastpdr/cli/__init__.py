@@ -1,0 +1,183 @@
+"""The command line: fit, transform, demo, info.
+
+Commands import what they need when they run, so that --help answers at once.  Bad input ends with exit code 2, a
+failure on the way with 1; either way with one line that begins with "Error:", unless --debug asks for the traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import fastpdr
+
+METHODS = {"tsne": "ParametricTSNE", "mstsne": "MultiscaleParametricTSNE"}
+FORMATS = ("npy", "csv", "parquet")
+
+
+class _InputError(click.ClickException):
+    exit_code = 2
+
+
+class _Group(click.Group):
+    """A group whose commands end with a message where the library raises an error that people can act on."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, ImportError) as error:
+            if ctx.params["debug"]:
+                raise
+            _end(error)
+
+
+def _end(error: Exception) -> NoReturn:
+    message = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    kind = _InputError if isinstance(error, ValueError) else click.ClickException
+    raise kind(message) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(fastpdr.__version__, prog_name="fastpdr")
+@click.option("--debug", is_flag=True, hidden=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Fast parametric dimension reduction: learn a map of your data, place new rows on it at once."""
+
+
+@main.command("fit")
+@click.argument("source", metavar="DATA")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@click.option("--method", type=click.Choice(list(METHODS)), default="tsne", show_default=True, help="Kind of map.")
+@click.option("--labels", metavar="COLUMN_OR_FILE", help="Labels: a column of DATA, or a .npy, .csv or .txt file.")
+@click.option("--perplexity", type=click.FloatRange(min=1), help="Neighbours that count for a row (tsne).")
+@click.option("--n-components", type=click.IntRange(min=1), help="Columns of the map.  [default: 2]")
+@click.option("--n-epochs", type=click.IntRange(min=1), help="Passes over the data.  [default: by the number of rows]")
+@click.option("--batch-size", type=click.IntRange(min=2), help="Rows in one step.  [default: by the number of rows]")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Step size of the optimizer.")
+@click.option("--device", help="Where to train: cpu, cuda, cuda:1, ...  [default: a GPU if there is one]")
+@click.option("--seed", "random_state", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(FORMATS),
+    default="npy",
+    show_default=True,
+    help="Of the map as a table.",
+)
+@click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def _fit(
+    source: str,
+    output: Path,
+    method: str,
+    labels: str | None,
+    file_format: str,
+    overwrite: bool,
+    quiet: bool,
+    **parameters: Any,
+) -> None:
+    """Learn a map of DATA and write it to a folder.
+
+    DATA is a .npy, .npz, .csv or .parquet file of numbers, one row per sample, or the built-in set: digits.  The
+    folder gets the model, the map of DATA, a picture of it and metrics.json.
+    """
+    from fastpdr.cli import data
+    from fastpdr.cli.fit import run
+    from fastpdr.cli.output import writable_folder
+
+    if parameters["perplexity"] is not None and method != "tsne":
+        raise click.UsageError(f"--perplexity is for --method tsne: {method} weighs all perplexities at once")
+    _refuse_used_folder(output, overwrite)
+    if file_format != "npy":
+        data.require_pandas("writing", f".{file_format}")
+    table = data.read(source, labels)
+    given = {name: value for name, value in parameters.items() if value is not None}
+    estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet)
+    with writable_folder(output):
+        run(table, estimator, output, f".{file_format}", overwrite=overwrite, quiet=quiet)
+
+
+def _refuse_used_folder(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise click.UsageError(f"--output {folder} is not a folder")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise click.UsageError(f"--output {folder} is not empty; --overwrite replaces what fit wrote there")
+    # Saving would refuse it too, but only after the training.
+    if (folder / "model").exists() and not (folder / "model" / "config.json").is_file():
+        raise click.UsageError(f"--output {folder} holds a model that fastpdr did not write; move it away first")
+
+
+@main.command("transform")
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("source", metavar="NEW")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT",
+    help="File to write: .npy, .csv or .parquet.",
+)
+def _transform(folder: Path, source: str, output: Path) -> None:
+    """Place the rows of NEW on the map in DIR.
+
+    DIR is a folder that fit wrote, or the model in it.  NEW has the columns the map was learnt from; the column
+    that held its labels may be missing.
+    """
+    from fastpdr.cli.transform import run
+
+    run(folder, source, output)
+
+
+@main.command("demo")
+@click.option(
+    "-o",
+    "--output",
+    default="demo",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder to write.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+def _demo(output: Path, seed: int) -> None:
+    """Learn and draw two maps of handwritten digits.
+
+    Both t-SNE methods learn from three quarters of scikit-learn's digits and place the last quarter on their maps.
+    Older results in the folder are replaced.
+    """
+    from fastpdr.cli.demo import run
+
+    run(output, seed)
+
+
+@main.command("info")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _info(as_json: bool) -> None:
+    """Say what is compiled and what is used."""
+    import json
+
+    from fastpdr.cli.output import aligned
+
+    info = fastpdr.build_info()
+    click.echo(json.dumps(info, indent=2) if as_json else aligned(_info_rows(info)))
+
+
+def _info_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for name, value in info.items():
+        if isinstance(value, dict):
+            rows += _info_rows({f"{name}: {key}": item for key, item in value.items()})
+        elif isinstance(value, list):
+            rows.append((name, ", ".join(value) or "none"))
+        else:
+            rows.append(
+                (name, {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value))
+            )
+    return rows

@@ -1,0 +1,62 @@
+"""fastpdr transform: place new rows on a map that was learnt before."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from fastpdr.cli import data
+from fastpdr.cli.output import writable_folder
+
+
+def run(folder: Path, source: str, path: Path) -> None:
+    """Read a model and new rows, write where they lie.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder of fastpdr fit, or a saved model.
+    source : str
+        As for `fastpdr.cli.data.read`; a column that held the labels of the training rows is not a feature here.
+    path : Path
+        The file to write, .npy, .csv or .parquet.
+
+    Raises
+    ------
+    ValueError
+        An unknown suffix, no model in the folder, another number of columns than the model was fitted with.
+    """
+    import fastpdr
+
+    if path.suffix not in data.MAP_SUFFIXES:
+        raise ValueError(f"--output {path}: the suffix must be one of {', '.join(data.MAP_SUFFIXES)}")
+    if path.suffix != ".npy":
+        data.require_pandas("writing", path.suffix)
+    model_folder = _model_folder(folder)
+    table = data.read(source, optional_label=_label_column(folder))
+    estimator = fastpdr.load(model_folder)
+    n, d = table.X.shape
+    if d != estimator.n_features_in_:
+        raise ValueError(f"{source} has {d} columns, but the model was fitted with {estimator.n_features_in_}")
+    with writable_folder(path.parent):
+        start = time.perf_counter()
+        Z = estimator.transform(table.X)
+        seconds = time.perf_counter() - start
+        data.write_map(path, Z, table.labels)
+    click.echo(f"{path}: {n} rows placed in {seconds:.2f} s")
+
+
+def _model_folder(folder: Path) -> Path:
+    for candidate in (folder / "model", folder):
+        if (candidate / "config.json").is_file():
+            return candidate
+    raise ValueError(f"{folder} holds no model: expected config.json in it or in its folder model")
+
+
+def _label_column(folder: Path) -> str | None:
+    """Return the column that fit took as labels; a model on its own does not know it."""
+    facts = folder / "metrics.json"
+    return json.loads(facts.read_text(encoding="utf-8")).get("label_column") if facts.is_file() else None
