@@ -1,0 +1,59 @@
+"""The inputs of all benchmarks, declared once. Seeds are fixed; nothing is read but what scikit-learn ships."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+THREADS = 2
+KNN_ROWS, KNN_NEIGHBORS, KNN_PERPLEXITY = 20_000, 90, 30.0
+BATCH_ROWS = 500
+BATCH_SCALES = [2.0**h for h in range(1, 9)]  # round(log2(500 / 2)) = 8
+MAP_SIZES = [500, 1000, 5000]
+SPARSE_ROWS, SPARSE_NEIGHBORS = 5000, 90
+
+
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Standardised digits, a quarter held out: (train, train labels, test, test labels)."""
+    X, y = load_digits(return_X_y=True)
+    train, test, y_train, y_test = train_test_split(X, y, test_size=0.25, random_state=0)
+    scaler = StandardScaler().fit(train)
+    return scaler.transform(train), y_train, scaler.transform(test), y_test
+
+
+def neighbor_distances() -> torch.Tensor:
+    """Sorted squared distances [20,000, 90] of points of N(0, I) in 10 dimensions to their nearest neighbours."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(KNN_ROWS, 10, generator=generator)
+    blocks = [torch.cdist(part, x).topk(KNN_NEIGHBORS + 1, largest=False).values[:, 1:] for part in x.split(2000)]
+    return torch.cat(blocks).square()
+
+
+def batch_distances() -> torch.Tensor:
+    """Squared distances [500, 500] of standardised digits, inf on the diagonal."""
+    x = torch.from_numpy(digits()[0][:BATCH_ROWS])
+    return torch.cdist(x, x).square().float().fill_diagonal_(torch.inf)
+
+
+def dense_map(b: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A map [b, 2] that asks for gradients, and a symmetric p [b, b] of perplexity 30."""
+    from fastpdr import ops
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(b, 20, generator=generator)
+    p, _ = ops.perplexity_search(torch.cdist(x, x).square().fill_diagonal_(torch.inf), 30.0)
+    p = p + p.T
+    y = torch.randn(b, 2, generator=generator).mul_(3).requires_grad_()
+    return y, p / p.sum()
+
+
+def sparse_map(b: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A map [b, 2] and a sparse_csr p with k entries in every row."""
+    generator = torch.Generator().manual_seed(0)
+    columns = torch.rand(b, b, generator=generator).topk(k).indices.sort(1).values
+    values = torch.rand(b * k, generator=generator)
+    p = torch.sparse_csr_tensor(torch.arange(b + 1) * k, columns.ravel(), values / values.sum(), (b, b))
+    return torch.randn(b, 2, generator=generator).mul_(3).requires_grad_(), p

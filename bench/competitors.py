@@ -1,0 +1,74 @@
+"""What people use today, written plainly, each the fair form of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def scikit_learn_search(sqdist: np.ndarray, perplexity: float) -> np.ndarray:
+    """scikit-learn's search, serial, float32 in and float32 out."""
+    from sklearn.manifold._utils import _binary_search_perplexity
+
+    return np.asarray(_binary_search_perplexity(sqdist, perplexity, 0))
+
+
+def opentsne_search(distances: np.ndarray, perplexity: float, threads: int) -> np.ndarray:
+    """OpenTSNE's parallel search; takes distances, not their squares."""
+    from openTSNE import _tsne
+
+    return np.asarray(_tsne.compute_gaussian_perplexity(distances, np.array([perplexity]), num_threads=threads))
+
+
+def make_numba_bisection() -> Any:
+    """The multiscale search as today's parametric packages do it: compiled bisection, row by row, scale by scale.
+
+    Bisection of beta from 1, at most 50 tries, 1e-5 nats. The shift by the minimum is added to theirs, without which
+    rows of wide data are NaN.
+    """
+    import numba
+
+    @numba.njit
+    def bisect_row(sqdist, log_perplexity):
+        shifted = sqdist - sqdist.min()
+        beta, low, high = 1.0, -np.inf, np.inf
+        weights = np.exp(-shifted * beta)
+        for _ in range(50):
+            weights = np.exp(-shifted * beta)
+            total = weights.sum()
+            entropy = np.log(total) + beta * (shifted * weights).sum() / total
+            weights = weights / total
+            error = entropy - log_perplexity
+            if abs(error) <= 1e-5:
+                break
+            if error > 0:
+                low = beta
+                beta = beta * 2 if high == np.inf else (beta + high) / 2
+            else:
+                high = beta
+                beta = beta / 2 if low == -np.inf else (beta + low) / 2
+        return weights
+
+    def search(sqdist: np.ndarray, perplexities: Sequence[float]) -> np.ndarray:
+        n = len(sqdist)
+        p = np.zeros((n, n))
+        others = ~np.eye(n, dtype=bool)
+        for perplexity in perplexities:
+            for i in range(n):
+                p[i, others[i]] += bisect_row(sqdist[i, others[i]], np.log(perplexity))
+        return p / len(perplexities)
+
+    return search
+
+
+def eager_student_t_kl(y: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """The loss in the usual PyTorch: Gram distances, 1 / (1 + d), log, gradient by autograd. p sums to 1."""
+    square = y.square().sum(1)
+    sqdist = (square[:, None] + square[None, :] - 2 * y @ y.T).clamp_min(0)
+    w = 1 / (1 + sqdist)
+    w = w * (1 - torch.eye(len(y), dtype=y.dtype))
+    q = (w / w.sum()).clamp_min(1e-15)
+    return (p * torch.log((p + 1e-15) / q)).sum()

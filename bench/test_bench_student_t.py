@@ -1,0 +1,90 @@
+"""Student-t KL, forward and backward, against eager PyTorch; the memory it takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from cases import MAP_SIZES, SPARSE_NEIGHBORS, SPARSE_ROWS, dense_map, sparse_map
+from competitors import eager_student_t_kl
+
+from fastpdr import ops, reference
+
+
+def gradient(function, y, p):
+    y.grad = None
+    function(y, p).backward()
+    return y.grad
+
+
+def require_close(function, y, p):
+    actual = gradient(function, y, p).double()
+    double = y.detach().double().requires_grad_()
+    expected = gradient(reference.student_t_kl, double, p.double())
+    assert (actual - expected).norm() <= 1e-3 * expected.norm()  # Gram distances lose digits; ours keeps 1e-5
+
+
+@pytest.mark.parametrize("b", MAP_SIZES)
+def test_dense_against_eager(b, versus):
+    y, p = dense_map(b)
+    if b <= 1000:
+        require_close(ops.student_t_kl, y, p)
+        require_close(eager_student_t_kl, y, p)
+    versus(
+        lambda: gradient(ops.student_t_kl, y, p),
+        lambda: gradient(eager_student_t_kl, y, p),
+        "eager PyTorch (2 threads)",
+        9 if b > 1000 else 101,
+    )
+
+
+@pytest.mark.parametrize("b", MAP_SIZES[:2])
+def test_asymmetric_p_against_eager(b, versus):
+    """A p without symmetry needs three logarithms for a pair of entries, not one."""
+    y, p = dense_map(b)
+    p = p.triu() * 2
+    versus(
+        lambda: gradient(ops.student_t_kl, y, p),
+        lambda: gradient(eager_student_t_kl, y, p),
+        "eager PyTorch (2 threads)",
+        101,
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_sparse_against_eager_on_the_dense_p(versus):
+    y, p = sparse_map(SPARSE_ROWS, SPARSE_NEIGHBORS)
+    dense = p.to_dense()
+    versus(
+        lambda: gradient(ops.student_t_kl, y, p),
+        lambda: gradient(eager_student_t_kl, y, dense),
+        "eager PyTorch (2 threads)",
+        9,
+    )
+
+
+MEMORY = """
+import resource, sys, torch
+from fastpdr import ops
+def call(b):
+    p = torch.sparse_csr_tensor(torch.arange(b + 1), (torch.arange(b) + 1) % b, torch.ones(b), (b, b))
+    y = torch.randn(b, 2, requires_grad=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ops.student_t_kl(y, p).backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+call(300)
+print(1024 * call(int(sys.argv[1])))
+"""
+
+
+def test_memory_beyond_the_arguments(benchmark):
+    """Resident peak added by a call, in processes of their own: linear in b, where one [b, b] would be 40 GB."""
+    extra = {}
+    for b in (300,) if benchmark.disabled else (25_000, 50_000, 100_000):
+        command = [sys.executable, "-W", "ignore", "-c", MEMORY, str(b)]
+        extra[b] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    benchmark.extra_info.update(extra_bytes=extra, bytes_per_point={b: size / b for b, size in extra.items()})
+    y, p = torch.randn(300, 2), torch.ones(300, 300)
+    benchmark(lambda: ops.student_t_kl(y, p))
