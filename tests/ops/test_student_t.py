@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -207,26 +211,29 @@ def test_threads_do_not_change_the_bits(symmetric, generator):
         assert all(torch.equal(a, results[0][0]) and torch.equal(g, results[0][1]) for a, g in results)
 
 
-@native
-def test_memory_is_linear_in_b():
-    """No [b, b] temporary: the resident peak of a sparse call at b = 20,000 stays far below the 1.6 GB of one."""
-    import subprocess
-    import sys
-
-    program = """
-import resource, torch
+PEAK = """
+import re, torch
 from fastpdr import ops
-b = 20_000
-indptr = torch.arange(b + 1) * 3
-indices = (torch.arange(3 * b) * 7919 + 1) % b
-p = torch.sparse_csr_tensor(indptr, indices, torch.ones(3 * b), (b, b))
-y = torch.randn(b, 2, requires_grad=True)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-ops.student_t_kl(y, p).backward()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+def status(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", open("/proc/self/status").read()).group(1))
+def call(b):
+    p = torch.sparse_csr_tensor(torch.arange(b + 1), (torch.arange(b) + 1) % b, torch.ones(b), (b, b))
+    y = torch.randn(b, 2, requires_grad=True)
+    open("/proc/self/clear_refs", "w").write("5")
+    before = status("VmRSS")
+    ops.student_t_kl(y, p).backward()
+    return status("VmHWM") - before
+call(300)
+print(call(20_000))
 """
-    result = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
-    assert int(result.stdout) < 64 * 1024  # KiB; 3.3 kB per point
+
+
+@native
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux's /proc")
+def test_memory_is_linear_in_b():
+    """No [b, b] temporary, which would be 1.6 GB: the peak of a call is some 600 bytes a point."""
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", PEAK], capture_output=True, text=True, check=True)
+    assert 2_000 < int(result.stdout) < 40_000  # kB; the lower bound shows that the measurement works
 
 
 def test_csr_with_int32_indices(generator, close):
