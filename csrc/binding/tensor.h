@@ -18,7 +18,7 @@ using torch::stable::Tensor;
 // A contiguous version of `tensor`; expanded and strided inputs are copied.
 inline Tensor require(const Tensor& tensor, ScalarType type, int64_t dim, const char* what) {
   STD_TORCH_CHECK(tensor.scalar_type() == type && tensor.dim() == dim, what, ": wrong dtype or number of dimensions");
-  return torch::stable::contiguous(tensor);
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
 template <typename T>

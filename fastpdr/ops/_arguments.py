@@ -17,10 +17,9 @@ def describe(value: object) -> str:
 
 def require_floats(function: str, name: str, value: object, shape: str) -> None:
     """Require a float32 or float64 tensor with as many dimensions as ``shape`` names, such as ``[n, k]``."""
-    dim = len(shape.split(","))
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{function}: {name} must be a float32 or float64 tensor {shape}, got {describe(value)}")
-    if value.dtype not in (torch.float32, torch.float64) or value.dim() != dim:
+    if value.dtype not in (torch.float32, torch.float64) or value.dim() != shape.count(",") + 1:
         raise ValueError(f"{function}: {name} must be float32 (or float64) {shape}, got {describe(value)}")
 
 
