@@ -65,6 +65,13 @@ def test_sparse_against_eager_on_the_dense_p(versus):
     )
 
 
+@pytest.mark.parametrize("b", MAP_SIZES)
+def test_floor_of_reading_p(b, benchmark):
+    """One sum over p by PyTorch: the bytes that any dense kernel has to read."""
+    _, p = dense_map(b)
+    benchmark(p.sum)
+
+
 MEMORY = """
 import re, sys, torch
 from fastpdr import ops

@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from fastpdr.estimators.saving import save
+from fastpdr.metrics import trustworthiness
 from fastpdr.training import InputScaling, TrainingSettings, TrainingState, build_encoder, train
 from fastpdr.training.callbacks import Callback, EarlyStopping, ProgressBar
 from fastpdr.training.encoder import ACTIVATIONS
@@ -30,6 +31,7 @@ from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import BatchTSNE
 
 ROWS_AT_ONCE = 8192  # of transform
+FULLY_SCORED_ROWS, SCORED_ROWS = 10_000, 2_000
 
 
 class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -171,6 +173,26 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """
         check_is_fitted(self)
         return self._place(self._validated(X, reset=False))
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """How well the map keeps the neighbours of rows: their trustworthiness, for model selection on held-out rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (m, d)
+            At least three rows; placed and judged among themselves, with 12 neighbours or as many as m allows.
+            Beyond 10,000 rows 2,000 of them are judged.
+        y : ignored
+
+        Returns
+        -------
+        float
+            From 0 to 1, 1 is best (:func:`fastpdr.metrics.trustworthiness`).
+        """
+        check_is_fitted(self)
+        data = self._validated(X, reset=False, ensure_min_samples=3)
+        sample = SCORED_ROWS if len(data) > FULLY_SCORED_ROWS else None
+        return trustworthiness(data, self._place(data), n_neighbors=min(12, (len(data) - 1) // 2), sample=sample)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the fitted map as a folder: ``config.json`` and ``encoder.safetensors``, no pickle, no training data.

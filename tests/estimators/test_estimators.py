@@ -155,15 +155,19 @@ def test_data_frame_names_and_output(X):
 
 def test_pipeline_and_grid_search(digits):
     train, *_ = digits
-
-    class Map(ParametricTSNE):
-        def score(self, X, y=None):
-            return metrics.trustworthiness(X, self.transform(X), n_neighbors=7)
-
-    search = GridSearchCV(Map(**SMALL), {"perplexity": [5, 20]}, cv=2).fit(train[:200])
+    search = GridSearchCV(ParametricTSNE(**SMALL), {"perplexity": [5, 20]}, cv=2).fit(train[:200])
     assert search.best_params_["perplexity"] in (5, 20)
+    assert search.best_score_ == search.cv_results_["mean_test_score"].max()
     pipeline = make_pipeline(StandardScaler(), ParametricTSNE(**SMALL)).fit(train[:200])
     assert pipeline.transform(train[:5]).shape == (5, 2)
+
+
+def test_score_is_the_trustworthiness_of_placed_rows(digits):
+    train, _, test, _ = digits
+    estimator = ParametricTSNE(**SMALL).fit(train)
+    expected = metrics.trustworthiness(test, estimator.transform(test), n_neighbors=12)
+    assert estimator.score(test) == expected
+    assert 0 <= estimator.score(test[:3]) <= 1
 
 
 @pytest.mark.parametrize("value", [(8, 8), [8], np.array([4, 4])])
