@@ -9,6 +9,7 @@ import copy
 import math
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -123,7 +124,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         seed = draw_seed(self.random_state)
         with forked_generators(seed, device):
             generator = torch.Generator(device).manual_seed(seed)
-            raw = torch.from_numpy(data).to(device)
+            raw = as_tensor(data).to(device)
             scaling = InputScaling.fit(raw)
             rows = scaling(raw)
             encoder, inputs = self._make_encoder(scaling, raw, rows)
@@ -300,7 +301,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         result = np.empty((len(X), self.n_components), dtype=np.float32)
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             for begin in range(0, len(X), ROWS_AT_ONCE):
-                part = torch.from_numpy(X[begin : begin + ROWS_AT_ONCE]).to(device)
+                part = as_tensor(X[begin : begin + ROWS_AT_ONCE]).to(device)
                 part = part if self.encoder is None else part.float()
                 result[begin : begin + ROWS_AT_ONCE] = self.encoder_(part).float().cpu().numpy()
         return result
@@ -311,6 +312,13 @@ def _dtypes(X: object) -> list[type]:
     dtype = getattr(X, "dtype", None)
     small = isinstance(dtype, np.dtype) and dtype.itemsize <= 2
     return [np.float32, np.float64] if small else [np.float64, np.float32]
+
+
+def as_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """The array's own memory as a tensor, which nobody writes to: PyTorch's warning about read-only data is moot."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def automatic_batch_size(n: int) -> int:

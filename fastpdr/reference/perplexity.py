@@ -20,9 +20,10 @@ def perplexity_search(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See :func:`fastpdr.ops.perplexity_search`."""
     levels = [float(k) for k in ([perplexities] if isinstance(perplexities, (int, float)) else perplexities)]
+    dtype, sqdist = sqdist.dtype, sqdist.double()  # float32 cannot hold the range of beta d
     n, k = sqdist.shape
     if n == 0 or k == 0:
-        return torch.zeros_like(sqdist), sqdist.new_zeros(n, len(levels))
+        return sqdist.to(dtype), sqdist.new_zeros(n, len(levels), dtype=dtype)
     invalid = (sqdist.isnan() | (sqdist == -torch.inf)).any(1, keepdim=True)
     excluded = sqdist == torch.inf
     finite = (~excluded).sum(1, keepdim=True)
@@ -36,9 +37,9 @@ def perplexity_search(
     for level in levels:
         weights, beta = _search(scaled, finite, level, tol)
         p += weights / weights.sum(1, keepdim=True).clamp_min(1.0) / len(levels)
-        betas.append((beta / unit).clamp_max(torch.finfo(sqdist.dtype).max))
+        betas.append((beta / unit).clamp_max(torch.finfo(dtype).max))
     beta = torch.cat(betas, dim=1)
-    return p.masked_fill(invalid, torch.nan), beta.masked_fill(invalid, torch.nan)
+    return p.masked_fill(invalid, torch.nan).to(dtype), beta.masked_fill(invalid, torch.nan).to(dtype)
 
 
 def _search(
@@ -86,7 +87,7 @@ def _weights(scaled: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
 
 def _entropy(scaled: torch.Tensor, beta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """H in nats and -dH / dlog(beta) of every row, [n, 1] each."""
-    x = (scaled * beta).masked_fill(scaled == torch.inf, 0.0)
+    x = (scaled * beta).clamp_max(1e3)  # beyond, the weight is 0
     weights = _weights(scaled, beta)
     total = weights.sum(1, keepdim=True).clamp_min(torch.finfo(scaled.dtype).tiny)
     mean = (weights * x).sum(1, keepdim=True) / total

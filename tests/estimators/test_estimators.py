@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -134,6 +135,14 @@ def test_input_types_give_the_same_map(cls, X):
     expected = cls(**SMALL).fit_transform(integers.astype(np.float64))
     for other in (integers, integers.astype(np.int8), integers.tolist()):
         np.testing.assert_allclose(cls(**SMALL).fit_transform(other), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_read_only_data_is_left_alone_without_a_warning(X):
+    expected = ParametricTSNE(**SMALL).fit_transform(X)
+    X.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(ParametricTSNE(**SMALL).fit_transform(X), expected)
 
 
 def test_offset_and_scale_of_the_data_do_not_matter(X):

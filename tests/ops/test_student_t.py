@@ -186,15 +186,15 @@ def test_without_gradients(generator):
     assert ops.student_t_kl(y, p.requires_grad_()).requires_grad
 
 
-def test_strided_and_expanded_inputs(generator):
+def test_strided_and_expanded_inputs(generator, close):
     y, p = torch.randn(40, 2, generator=generator), similarities(generator, 40, symmetric=False)
     expected = ops.student_t_kl(y, p)
-    assert torch.equal(ops.student_t_kl(y.T.contiguous().T, p.T.contiguous().T), expected)
+    close(ops.student_t_kl(y.T.contiguous().T, p.T.contiguous().T), expected, 1e-6)
     padded = torch.zeros(40, 7)
     padded[:, 2:4] = y
-    assert torch.equal(ops.student_t_kl(padded[:, 2:4], torch.stack([p, p], dim=2)[..., 1]), expected)
+    close(ops.student_t_kl(padded[:, 2:4], torch.stack([p, p], dim=2)[..., 1]), expected, 1e-6)
     ones = torch.ones(1, 1).expand(40, 40)
-    assert torch.equal(ops.student_t_kl(y, ones), ops.student_t_kl(y, ones.contiguous()))
+    close(ops.student_t_kl(y, ones), ops.student_t_kl(y, ones.contiguous()), 1e-6)
 
 
 @native
