@@ -36,7 +36,7 @@ def test_dense_against_eager(b, versus):
         lambda: gradient(ops.student_t_kl, y, p),
         lambda: gradient(eager_student_t_kl, y, p),
         "eager PyTorch (2 threads)",
-        9 if b > 1000 else 101,
+        9 if b > 1000 else 31,
     )
 
 
@@ -49,7 +49,7 @@ def test_asymmetric_p_against_eager(b, versus):
         lambda: gradient(ops.student_t_kl, y, p),
         lambda: gradient(eager_student_t_kl, y, p),
         "eager PyTorch (2 threads)",
-        101,
+        31,
     )
 
 
