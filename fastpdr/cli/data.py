@@ -36,6 +36,14 @@ class Table:
     X: NDArray  # [n, d], numbers
     labels: NDArray | None = None  # [n], numbers, booleans or strings, none missing
     label_column: str | None = None
+    names: tuple[str, ...] | None = None  # of the d columns, where the file has a header
+
+    @property
+    def rows(self) -> Any:
+        """X, as a data frame where the columns have names: the estimator then checks them."""
+        if self.names is None:
+            return self.X
+        return importlib.import_module("pandas").DataFrame(self.X, columns=list(self.names))
 
 
 def read(source: str, labels: str | None = None, *, optional_label: str | None = None) -> Table:
@@ -234,8 +242,14 @@ def _from_frame(frame: pd.DataFrame, labels: str | None, optional_label: str | N
     dtype = np.float32 if (features.dtypes == np.float32).all() else np.float64
     X = features.to_numpy(dtype, na_value=np.nan)
     if column is None or (column == optional_label and frame[column].isna().any()):
-        return Table(X)
-    return Table(X, _plain_column(frame[column]), column)
+        return Table(X, names=_names(features))
+    return Table(X, _plain_column(frame[column]), column, _names(features))
+
+
+def _names(features: pd.DataFrame) -> tuple[str, ...] | None:
+    """Return the names of the columns; running numbers are those of an array, not of a table."""
+    names = tuple(features.columns)
+    return None if all(name.isdigit() for name in names) else names
 
 
 def _check_columns(features: pd.DataFrame) -> None:

@@ -45,7 +45,7 @@ def run(table: data.Table, estimator: Any, folder: Path, suffix: str, *, overwri
     if len(table.X) < FEWEST_ROWS:
         raise ValueError(f"the data must have at least {FEWEST_ROWS} rows, got {len(table.X)}")
     start = time.perf_counter()
-    Z = estimator.fit_transform(table.X)
+    Z = estimator.fit_transform(table.rows)
     seconds = time.perf_counter() - start
     metrics = _scores(table, Z)
     estimator.save(folder / "model", overwrite=overwrite)

@@ -27,7 +27,7 @@ def run(folder: Path, source: str, path: Path) -> None:
     Raises
     ------
     ValueError
-        An unknown suffix, no model in the folder, another number of columns than the model was fitted with.
+        An unknown suffix, no model in the folder, other columns than the model was fitted with.
     """
     import fastpdr
 
@@ -43,7 +43,7 @@ def run(folder: Path, source: str, path: Path) -> None:
         raise ValueError(f"{source} has {d} columns, but the model was fitted with {estimator.n_features_in_}")
     with writable_folder(path.parent):
         start = time.perf_counter()
-        Z = estimator.transform(table.X)
+        Z = estimator.transform(table.rows if hasattr(estimator, "feature_names_in_") else table.X)
         seconds = time.perf_counter() - start
         data.write_map(path, Z, table.labels)
     click.echo(f"{path}: {n} rows placed in {seconds:.2f} s")

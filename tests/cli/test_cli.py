@@ -632,3 +632,14 @@ def test_writable_folder_keeps_what_was_there(here):
 def test_json_has_no_nan(here):
     write_json(here / "m.json", {"a": float("nan"), "b": {"c": 1.5}})
     assert json.loads((here / "m.json").read_text()) == {"a": None, "b": {"c": 1.5}}
+
+
+def test_columns_in_another_order_are_refused(here):
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    frame.to_csv("data.csv", index=False)
+    frame[list("badc")].to_csv("other.csv", index=False)
+    fit("data.csv", "-o", "out")
+    message = run("transform", "out", "other.csv", "-o", "map.csv", code=2)
+    assert "feature names" in message.lower()
+    assert not (here / "map.csv").exists()
+    run("transform", "out", "data.csv", "-o", "map.csv")
