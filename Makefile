@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NAME ?= local
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard cmake/*) $(wildcard csrc/*/*) $(wildcard csrc/include/*/*)
+# setuptools warns of what an editable installation is.
+INSTALL := PYTHONWARNINGS=ignore PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install -q --no-build-isolation -e
 CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/include/fastpdr/*.h tests/cpp/*/*.cpp)
 
 .PHONY: demo test bench lint format clean
@@ -48,9 +50,9 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.fastpdr: $(VENV)/.torch $(SOURCES)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install -q --no-build-isolation -e .
+	$(INSTALL) .
 	touch $@
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.fastpdr
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install -q --no-build-isolation -e '.[$*]'
+	$(INSTALL) '.[$*]'
 	touch $@
