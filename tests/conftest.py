@@ -46,14 +46,6 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def digits():
     """Standardised digits, a quarter held out: (train, train labels, test, test labels)."""
