@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -146,18 +147,22 @@ FASTPDR_INLINE Floats<W> log_positive(Floats<W> x) {
   return e * 0.693147180559945f + (series * square + m);
 }
 
-// The instruction sets a kernel is compiled for, and the best of them that this processor has.
+// The instruction sets a kernel is compiled for, and the best of them that this processor has. FASTPDR_SIMD=baseline
+// or x86-64-v3 in the environment takes a lesser one: the tests run all that a machine can.
 enum class Level { kBaseline, kV3, kV4 };
 
 inline Level level() {
 #if defined(FASTPDR_X86_LEVELS)
   const auto detect = [] {
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-      return Level::kV4;
-    }
+    const char* const wanted = std::getenv("FASTPDR_SIMD");
+    const bool baseline = wanted != nullptr && std::strcmp(wanted, "baseline") == 0;
+    const bool at_most_v3 = wanted != nullptr && std::strcmp(wanted, "x86-64-v3") == 0;
     const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-    return v3 ? Level::kV3 : Level::kBaseline;
+    const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl");
+    if (v4 && !at_most_v3 && !baseline) return Level::kV4;
+    return v3 && !baseline ? Level::kV3 : Level::kBaseline;
   };
   static const Level best = detect();
   return best;
