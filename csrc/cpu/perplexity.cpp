@@ -190,8 +190,8 @@ FASTPDR_INLINE void solve(const float* scaled, std::int64_t padded, Ints<W> acti
     evaluate<W>(scaled, padded, active, lanes, weights);
     const Floats<W> error = lanes.entropy - target;
     active &= (error > tolerance) | (error < -tolerance);
-    lanes.low = active & (error > 0.0f) ? lanes.beta : lanes.low;
-    lanes.high = active & (error < 0.0f) ? lanes.beta : lanes.high;
+    lanes.low = (active & (error > 0.0f)) ? lanes.beta : lanes.low;
+    lanes.high = (active & (error < 0.0f)) ? lanes.beta : lanes.high;
     const Floats<W> next = next_beta<W>(lanes, target);
     active &= next != lanes.beta;
     lanes.beta = active ? next : lanes.beta;
