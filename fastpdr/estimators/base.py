@@ -129,7 +129,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             rows = scaling(raw)
             encoder, inputs = self._make_encoder(scaling, raw, rows)
             network = encoder[1] if self.encoder is None else encoder
-            settings = self._make_settings(rows, generator)
+            settings = self._make_settings(rows, 1.0 if self.encoder is None else float(scaling.scale), generator)
             target = self._initial_map(rows)
             if target is not None:
                 pretrain(network, inputs, target, settings, generator)
@@ -243,9 +243,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         require_width(encoder, inputs[:2], self.n_components, type(self).__name__)
         return encoder, inputs
 
-    def _make_settings(self, rows: torch.Tensor, generator: torch.Generator) -> TrainingSettings:
+    def _make_settings(self, rows: torch.Tensor, unit: float, generator: torch.Generator) -> TrainingSettings:
+        """The loop's numbers; `unit` is what 1 in the scaled rows is in the encoder's input."""
         batch_size = self.batch_size or automatic_batch_size(len(rows))
-        noise = measure_noise(rows, generator) if self.input_noise == "auto" else float(self.input_noise)
+        noise = unit * measure_noise(rows, generator) if self.input_noise == "auto" else float(self.input_noise)
         return TrainingSettings(
             n_components=self.n_components,
             n_epochs=self.n_epochs or automatic_epochs(len(rows), batch_size),

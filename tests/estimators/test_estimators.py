@@ -30,6 +30,19 @@ def X(rng):
     return rng.normal(size=(90, 6)).astype(np.float32)
 
 
+def recording_encoder():
+    """A linear encoder for 6 columns, and the list of the batches that its copies are trained on."""
+    seen = []
+
+    class Recorder(nn.Linear):
+        def forward(self, x):
+            if self.training:
+                seen.append(x.detach().clone())
+            return super().forward(x)
+
+    return Recorder(6, 2), seen
+
+
 @parametrize_with_checks([cls(n_epochs=5) for cls in ESTIMATORS])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
@@ -113,20 +126,23 @@ def test_few_rows(cls, n, X):
 
 
 def test_every_row_is_used_once_an_epoch(X):
-    seen = []
-
-    class Spy(nn.Linear):
-        def forward(self, x):
-            if self.training:
-                seen.append(x.detach().clone())
-            return super().forward(x)
-
-    ParametricTSNE(encoder=Spy(6, 2), n_epochs=2, batch_size=40, input_noise=0, random_state=0).fit(X)
+    encoder, seen = recording_encoder()
+    ParametricTSNE(encoder=encoder, n_epochs=2, batch_size=40, input_noise=0, random_state=0).fit(X)
     epochs = torch.cat(seen).reshape(2, 90, 6)
     for epoch in epochs:
         assert np.array_equal(np.unique(epoch.numpy(), axis=0), np.unique(X, axis=0))
     assert not torch.equal(*epochs)
     assert {len(batch) for batch in seen} == {30}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_automatic_noise_is_in_the_units_of_an_own_encoders_input(scale, X):
+    encoder, seen = recording_encoder()
+    ParametricTSNE(encoder=encoder, n_epochs=1, random_state=0).fit(scale * X)
+    clean = torch.from_numpy(scale * X)
+    moved = torch.cdist(torch.cat(seen), clean).amin(1).median()
+    nearest = torch.cdist(clean, clean).fill_diagonal_(torch.inf).amin(1).median()
+    assert 0.4 < moved / nearest < 1.0  # three quarters of the distance to the nearest neighbour
 
 
 @both
