@@ -213,7 +213,8 @@ FASTPDR_INLINE void mark_uniform(const float* scaled, std::int64_t k, float belo
   for (std::int64_t j = 0; j < k; ++j) weights[j] = scaled[j] < below ? 1.0f : 0.0f;
 }
 
-// A row whose uniform distribution stands for the perplexity: over all finite entries, or over the tied ones.
+// All perplexities for the rows [first_row, first_row + W). A perplexity out of a row's reach gets the uniform
+// distribution over its finite entries, or over those tied at the minimum.
 template <int W>
 FASTPDR_INLINE void search_group_body(const Search& search, std::int64_t first_row, float* scratch) {
   const std::int64_t k = search.k, padded = (k + W - 1) / W * W;

@@ -7,7 +7,7 @@
 //   d loss / d y_i = (dof + 1) / dof * sum_j (exaggeration (p_ij + p_ji) - 2 w_ij / Z) (y_i - y_j) / t_ij.
 // Exaggeration multiplies the attraction alone. The diagonal of p is ignored; p need not be symmetric.
 //
-// Precision policy: per-pair arithmetic float32, sums in blocks of 1024 columns widened to float64; the order
+// Precision policy: per-pair arithmetic float32, sums widened to float64 every few tiles of pairs; the order
 // of all sums depends on the sizes alone, so results are the same bits for any number of threads.
 // Memory beyond the arguments: O(b c), never a [b, b] temporary.
 #pragma once
