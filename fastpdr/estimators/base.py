@@ -373,7 +373,8 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: a torch may lack them
+        return any(getattr(torch.cpu, name, bool)() for name in questions)
     return False
 
 
