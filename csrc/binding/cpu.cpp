@@ -4,6 +4,7 @@
 #include <tuple>
 #include <vector>
 
+#include "fastpdr/pairs.h"
 #include "fastpdr/perplexity.h"
 #include "fastpdr/student_t.h"
 #include "tensor.h"
@@ -21,47 +22,69 @@ std::tuple<Tensor, Tensor> perplexity_search(const Tensor& sqdist_, std::vector<
   return {p, beta};
 }
 
-void require_map(const Tensor& y) {
-  STD_TORCH_CHECK(y.size(1) >= 1 && y.size(1) <= kStudentTMaxComponents, "student_t_kl: y has too many columns");
+void require_map(const Tensor& y, int64_t most, const char* op) {
+  STD_TORCH_CHECK(y.size(1) >= 1 && y.size(1) <= most, op, ": y has too many columns");
 }
 
-std::tuple<Tensor, Tensor> student_t_kl(const Tensor& y_, const Tensor& p_, double dof, double exaggeration) {
+std::tuple<Tensor, Tensor> student_t_kl(const Tensor& y_, const Tensor& p_, double dof, double exaggeration,
+                                        bool by_row) {
   const Tensor y = require(y_, ScalarType::Float, 2, "student_t_kl: y");
   const Tensor p = require(p_, ScalarType::Float, 2, "student_t_kl: p");
-  require_map(y);
+  require_map(y, kStudentTMaxComponents, "student_t_kl");
   const int64_t b = y.size(0), c = y.size(1);
   STD_TORCH_CHECK(p.size(0) == b && p.size(1) == b, "student_t_kl: p must be [b, b]");
   Tensor loss = torch::stable::new_empty(y, {});
   Tensor grad = torch::stable::new_empty(y, {b, c});
-  fastpdr::student_t_kl(read<float>(y), read<float>(p), b, c, dof, exaggeration, write<float>(loss),
+  fastpdr::student_t_kl(read<float>(y), read<float>(p), b, c, dof, exaggeration, by_row, write<float>(loss),
                         write<float>(grad));
   return {loss, grad};
 }
 
-// A stray index would be written through.
-void require_csr(const int64_t* indptr, const int64_t* indices, int64_t b, int64_t nnz) {
-  bool rises = indptr[0] == 0 && indptr[b] == nnz, inside = true;
-  for (int64_t i = 0; i < b; ++i) rises &= indptr[i] <= indptr[i + 1];
-  for (int64_t e = 0; e < nnz; ++e) inside &= static_cast<uint64_t>(indices[e]) < static_cast<uint64_t>(b);
-  STD_TORCH_CHECK(rises, "student_t_kl_csr: indptr must rise from 0 to the number of entries");
-  STD_TORCH_CHECK(inside, "student_t_kl_csr: indices must lie in [0, b)");
-}
+// A sparse [b, b] whose entries can be trusted: a stray index would be written through.
+struct Csr {
+  Tensor indptr, indices, values;
 
-std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y_, const Tensor& indptr_, const Tensor& indices_,
-                                            const Tensor& values_, double dof, double exaggeration) {
+  Csr(const Tensor& indptr_, const Tensor& indices_, const Tensor& values_, int64_t b)
+      : indptr(require(indptr_, ScalarType::Long, 1, "indptr")),
+        indices(require(indices_, ScalarType::Long, 1, "indices")),
+        values(require(values_, ScalarType::Float, 1, "values")) {
+    const int64_t nnz = values.size(0);
+    STD_TORCH_CHECK(indptr.size(0) == b + 1, "indptr must be [b + 1]");
+    STD_TORCH_CHECK(indices.size(0) == nnz, "indices and values must be of one length");
+    const int64_t *starts = read<int64_t>(indptr), *columns = read<int64_t>(indices);
+    bool rises = starts[0] == 0 && starts[b] == nnz, inside = true;
+    for (int64_t i = 0; i < b; ++i) rises &= starts[i] <= starts[i + 1];
+    for (int64_t e = 0; e < nnz; ++e) inside &= static_cast<uint64_t>(columns[e]) < static_cast<uint64_t>(b);
+    STD_TORCH_CHECK(rises, "indptr must rise from 0 to the number of entries");
+    STD_TORCH_CHECK(inside, "indices must lie in [0, b)");
+  }
+};
+
+std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y_, const Tensor& indptr, const Tensor& indices,
+                                            const Tensor& values, double dof, double exaggeration, bool by_row) {
   const Tensor y = require(y_, ScalarType::Float, 2, "student_t_kl_csr: y");
-  const Tensor indptr = require(indptr_, ScalarType::Long, 1, "student_t_kl_csr: indptr");
-  const Tensor indices = require(indices_, ScalarType::Long, 1, "student_t_kl_csr: indices");
-  const Tensor values = require(values_, ScalarType::Float, 1, "student_t_kl_csr: values");
-  require_map(y);
-  const int64_t b = y.size(0), c = y.size(1), nnz = values.size(0);
-  STD_TORCH_CHECK(indptr.size(0) == b + 1, "student_t_kl_csr: indptr must be [b + 1]");
-  STD_TORCH_CHECK(indices.size(0) == nnz, "student_t_kl_csr: indices and values must be of one length");
-  require_csr(read<int64_t>(indptr), read<int64_t>(indices), b, nnz);
+  require_map(y, kStudentTMaxComponents, "student_t_kl_csr");
+  const int64_t b = y.size(0), c = y.size(1);
+  const Csr p(indptr, indices, values, b);
   Tensor loss = torch::stable::new_empty(y, {});
   Tensor grad = torch::stable::new_empty(y, {b, c});
-  fastpdr::student_t_kl_csr(read<float>(y), read<int64_t>(indptr), read<int64_t>(indices), read<float>(values), b, c,
-                            dof, exaggeration, write<float>(loss), write<float>(grad));
+  fastpdr::student_t_kl_csr(read<float>(y), read<int64_t>(p.indptr), read<int64_t>(p.indices), read<float>(p.values), b,
+                            c, dof, exaggeration, by_row, write<float>(loss), write<float>(grad));
+  return {loss, grad};
+}
+
+std::tuple<Tensor, Tensor> pair_loss(const Tensor& y_, const Tensor& indptr, const Tensor& indices,
+                                     const Tensor& values, double a, double b_, double repulsion, double eps,
+                                     double clip, bool keras) {
+  const Tensor y = require(y_, ScalarType::Float, 2, "pair_loss: y");
+  require_map(y, kPairsMaxComponents, "pair_loss");
+  const int64_t b = y.size(0), c = y.size(1);
+  const Csr targets(indptr, indices, values, b);
+  Tensor loss = torch::stable::new_empty(y, {});
+  Tensor grad = torch::stable::new_empty(y, {b, c});
+  fastpdr::pair_loss(read<float>(y), read<int64_t>(targets.indptr), read<int64_t>(targets.indices),
+                     read<float>(targets.values), b, c, PairCurve{a, b_, repulsion, eps, clip, keras},
+                     write<float>(loss), write<float>(grad));
   return {loss, grad};
 }
 
@@ -71,6 +94,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
   m.impl("perplexity_search", TORCH_BOX(&perplexity_search));
   m.impl("student_t_kl", TORCH_BOX(&student_t_kl));
   m.impl("student_t_kl_csr", TORCH_BOX(&student_t_kl_csr));
+  m.impl("pair_loss", TORCH_BOX(&pair_loss));
 }
 
 }  // namespace fastpdr::binding

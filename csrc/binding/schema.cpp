@@ -3,8 +3,11 @@
 
 STABLE_TORCH_LIBRARY(fastpdr, m) {
   m.def("perplexity_search(Tensor sqdist, float[] perplexities, float tol) -> (Tensor p, Tensor beta)");
-  m.def("student_t_kl(Tensor y, Tensor p, float dof, float exaggeration) -> (Tensor loss, Tensor grad)");
+  m.def("student_t_kl(Tensor y, Tensor p, float dof, float exaggeration, bool by_row) -> (Tensor loss, Tensor grad)");
   m.def(
-      "student_t_kl_csr(Tensor y, Tensor indptr, Tensor indices, Tensor values, float dof, float exaggeration) "
-      "-> (Tensor loss, Tensor grad)");
+      "student_t_kl_csr(Tensor y, Tensor indptr, Tensor indices, Tensor values, float dof, float exaggeration, "
+      "bool by_row) -> (Tensor loss, Tensor grad)");
+  m.def(
+      "pair_loss(Tensor y, Tensor indptr, Tensor indices, Tensor values, float a, float b, float repulsion, float eps, "
+      "float clip, bool keras) -> (Tensor loss, Tensor grad)");
 }

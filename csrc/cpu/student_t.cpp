@@ -1,41 +1,35 @@
-// CPU Student-t KL: one pass over the unordered pairs accumulates attraction and repulsion apart.
+// CPU Student-t KL. Sparse p: the stored pairs attract, all unordered pairs repel (tiles.h). Dense p: one pass over
+// the unordered pairs accumulates attraction and repulsion apart.
 //
-// The pairs are cut into tiles of W x W, W the vector width. A tile above the diagonal meets its mirror image,
-// transposed in registers, so that every distance, division and force is computed once for both orders. Row sums
-// stay in vectors until a row of tiles is done, column sums until a tile is done, two rows share one division. Rows
-// of tiles are dealt out in chunks whose number depends on b alone; each has its own sums, added in fixed order.
-// With dof 1 and no exaggeration p log p - p log w is one logarithm, log(p t), and where p is symmetric (as t-SNE's
-// are) it serves both orders. Padding costs no mask: it has 0 for the numerator of the division.
+// There a tile above the diagonal meets its mirror image, transposed in registers, so that every distance, division
+// and force is computed once for both orders, in the tiles and chunks of tiles.h; two rows share one division. With
+// dof 1 and no exaggeration p log p - p log w is one logarithm, log(p t), and where p is symmetric (as t-SNE's are) it
+// serves both orders. Padding costs no mask: it has 0 for the numerator of the division.
+//
+// Normalised by row, the forces need the row's sum of w first: a pass for these sums, one for the forces.
 #include "fastpdr/student_t.h"
 
-#include <algorithm>
 #include <cfloat>
-#include <cmath>
-#include <memory>
-#include <vector>
 
-#include "simd.h"
+#include "tiles.h"
 
 namespace fastpdr {
 namespace {
 
 using simd::Floats;
 using simd::Ints;
+using tiles::kCapacity;
+using tiles::kGroup;
+using tiles::kRun;
+using tiles::Points;
+using tiles::Sums;
 
-constexpr std::int64_t kAlignment = 16;  // rows are padded to the widest tile
-constexpr std::int64_t kMaxChunks = 32;
 constexpr std::int64_t kCached = 1200;  // a p of so many rows lies in a core's caches
-constexpr int kGroup = 4;               // rows of tiles taken together
-constexpr int kRun = 4;                 // columns of tiles summed in float32 before widening to float64
 constexpr float kLog2E = 1.44269504088896f;
 
 struct Problem {
-  const float* y;               // [b, c]
   const float* p;               // [b, b], null where p is sparse
-  const std::int64_t* indptr;   // [b + 1], null where p is dense
-  const std::int64_t* indices;  // [nnz]
-  const float* values;          // [nnz]
-  std::int64_t b, c, padded, chunks;
+  tiles::Stored stored;         // where p is sparse
   float inverse_dof, exponent;  // 1 / dof, (dof + 1) / 2
   bool unit_dof, one_logarithm;
 };
@@ -63,25 +57,16 @@ struct Totals {
 
 // What a chunk of rows writes.
 struct Chunk {
-  std::int64_t begin, end;   // its rows, whole tiles
-  const float* coordinates;  // [c, padded], y transposed
-  float* attraction;         // [c, padded], sum over the chunk's pairs of (p_ij + p_ji) (y_i - y_j) / t_ij
-  float* repulsion;          // [c, padded], likewise of w_ij (y_i - y_j) / t_ij
+  std::int64_t index;
+  float* attraction;  // [c, padded], sum over the chunk's pairs of (p_ij + p_ji) (y_i - y_j) / t_ij
+  float* repulsion;   // [c, padded], likewise of w_ij (y_i - y_j) / t_ij
   Totals totals;
 };
 
-// The number of coordinates, known to the compiler where C > 0.
-template <int C>
-FASTPDR_INLINE int dimensions(const Problem& problem) {
-  return C > 0 ? C : static_cast<int>(problem.c);
-}
-template <int C>
-constexpr int kCapacity = C > 0 ? C : static_cast<int>(kStudentTMaxComponents);
-
-// What is wanted of a pass over the tiles.
-template <bool Dense, bool UnitDof, bool OneLogarithm>
+// What a dense p asks of a pair.
+template <bool UnitDof, bool OneLogarithm>
 struct Mode {
-  static constexpr bool kDense = Dense, kUnitDof = UnitDof, kOneLogarithm = OneLogarithm;
+  static constexpr bool kUnitDof = UnitDof, kOneLogarithm = OneLogarithm;
 };
 
 // Sums in lanes over a row of tiles.
@@ -89,6 +74,7 @@ template <int W, int C>
 struct RowSums {
   Floats<W> attraction[W][kCapacity<C>], repulsion[W][kCapacity<C>];
 };
+
 // w = t^-exponent
 template <int W, bool kUnitDof>
 FASTPDR_INLINE Floats<W> similarity(Floats<W> t, Floats<W> inverse_t, float exponent) {
@@ -115,16 +101,16 @@ FASTPDR_INLINE void add_logarithms(Floats<W> p, Floats<W> mirrored, Floats<W> bo
 // Adds the pairs of rows [i, i + W) with columns [j, j + W). p and its transposed mirror image are read at `upper`
 // and `mirror`, rows `stride` and W apart.
 template <int W, int C, class Mode, Tile kTile>
-FASTPDR_INLINE void add_tile_pairs(const Problem& problem, const Chunk& chunk, std::int64_t i, std::int64_t j,
-                                   const float* upper, std::int64_t stride, const Floats<W> (&mirror)[W], Run<W>& total,
-                                   RowSums<W, C>& rows) {
+FASTPDR_INLINE void add_tile_pairs(const Points& points, const Problem& problem, const Chunk& chunk, std::int64_t i,
+                                   std::int64_t j, const float* upper, std::int64_t stride,
+                                   const Floats<W> (&mirror)[W], Run<W>& total, RowSums<W, C>& rows) {
   // Everything the loop reads lies in locals: its stores could alias members.
-  const int c = dimensions<C>(problem);
-  const std::int64_t padded = problem.padded;
+  const int c = points.columns<C>();
+  const std::int64_t padded = points.padded;
   const float inverse_dof = problem.inverse_dof, exponent = problem.exponent;
-  const float* const coordinates = chunk.coordinates;
-  const std::int64_t columns = std::min<std::int64_t>(problem.b - j, W),
-                     height = std::min<std::int64_t>(problem.b - i, W);
+  const float* const coordinates = points.coordinates;
+  const std::int64_t columns = std::min<std::int64_t>(points.b - j, W),
+                     height = std::min<std::int64_t>(points.b - i, W);
   Floats<W> counted = simd::splat<W>(1.0f);
   for (std::int64_t lane = columns; lane < W; ++lane) counted[lane] = 0.0f;
   Floats<W> column[kCapacity<C>], attraction[kCapacity<C>], repulsion[kCapacity<C>];
@@ -160,56 +146,48 @@ FASTPDR_INLINE void add_tile_pairs(const Problem& problem, const Chunk& chunk, s
         rows.repulsion[r][a] += push * difference[half][a];
         if constexpr (kTile != Tile::kDiagonal) repulsion[a] -= push * difference[half][a];
       }
-      if constexpr (Mode::kDense) {
-        const Floats<W> p = simd::load<W>(upper + r * stride);
-        const Floats<W> both = kTile == Tile::kDiagonal ? p : p + mirror[r];
-        const Floats<W> pull = both * inverse_t[half];
-        run.mass += both;
-        add_logarithms<W, Mode, kTile>(p, mirror[r], both, t[half], run);
-        for (int a = 0; a < c; ++a) {
-          rows.attraction[r][a] += pull * difference[half][a];
-          attraction[a] -= pull * difference[half][a];
-        }
+      const Floats<W> p = simd::load<W>(upper + r * stride);
+      const Floats<W> both = kTile == Tile::kDiagonal ? p : p + mirror[r];
+      const Floats<W> pull = both * inverse_t[half];
+      run.mass += both;
+      add_logarithms<W, Mode, kTile>(p, mirror[r], both, t[half], run);
+      for (int a = 0; a < c; ++a) {
+        rows.attraction[r][a] += pull * difference[half][a];
+        attraction[a] -= pull * difference[half][a];
       }
     }
   }
   total = run;
   for (int a = 0; a < c; ++a) {
     float* const pushed = chunk.repulsion + a * padded + j;
+    float* const pulled = chunk.attraction + a * padded + j;
     simd::store<W>(pushed, simd::load<W>(pushed) + repulsion[a]);
-    if constexpr (Mode::kDense) {
-      float* const pulled = chunk.attraction + a * padded + j;
-      simd::store<W>(pulled, simd::load<W>(pulled) + attraction[a]);
-    }
+    simd::store<W>(pulled, simd::load<W>(pulled) + attraction[a]);
   }
 }
 
 // Copies a W x W tile of p whose rows or columns end before W, filled up with 0, without the diagonal.
 template <int W>
-FASTPDR_INLINE void copy_tile(const Problem& problem, std::int64_t i, std::int64_t j, float* tile) {
+FASTPDR_INLINE void copy_tile(const float* p, std::int64_t b, std::int64_t i, std::int64_t j, float* tile) {
   for (std::int64_t r = 0; r < W; ++r) {
     for (std::int64_t s = 0; s < W; ++s) {
-      const bool stored = i + r < problem.b && j + s < problem.b && i + r != j + s;
-      tile[r * W + s] = stored ? problem.p[(i + r) * problem.b + j + s] : 0.0f;
+      const bool stored = i + r < b && j + s < b && i + r != j + s;
+      tile[r * W + s] = stored ? p[(i + r) * b + j + s] : 0.0f;
     }
   }
 }
 
 template <int W, int C, class Mode>
-FASTPDR_INLINE void add_tile(const Problem& problem, const Chunk& chunk, std::int64_t i, std::int64_t j, Run<W>& run,
-                             RowSums<W, C>& rows) {
+FASTPDR_INLINE void add_tile(const Points& points, const Problem& problem, const Chunk& chunk, std::int64_t i,
+                             std::int64_t j, Run<W>& run, RowSums<W, C>& rows) {
   Floats<W> mirror[W];
-  if constexpr (!Mode::kDense) {
-    add_tile_pairs<W, C, Mode, Tile::kSymmetric>(problem, chunk, i, j, nullptr, 0, mirror, run, rows);
-    return;
-  }
-  const std::int64_t b = problem.b;
+  const std::int64_t b = points.b;
   const float *upper = problem.p + i * b + j, *lower = problem.p + j * b + i;
   std::int64_t stride = b;
   float upper_copy[W * W], lower_copy[W * W];
   if (j + W > b) {
-    copy_tile<W>(problem, i, j, upper_copy);
-    copy_tile<W>(problem, j, i, lower_copy);
+    copy_tile<W>(problem.p, b, i, j, upper_copy);
+    copy_tile<W>(problem.p, b, j, i, lower_copy);
     upper = upper_copy;
     lower = lower_copy;
     stride = W;
@@ -225,43 +203,44 @@ FASTPDR_INLINE void add_tile(const Problem& problem, const Chunk& chunk, std::in
   Ints<W> unequal = {};
   for (int r = 0; r < W; ++r) unequal |= (Ints<W>)simd::load<W>(upper + r * stride) ^ (Ints<W>)mirror[r];
   if (simd::any<W>(unequal)) {
-    add_tile_pairs<W, C, Mode, Tile::kMirrored>(problem, chunk, i, j, upper, stride, mirror, run, rows);
+    add_tile_pairs<W, C, Mode, Tile::kMirrored>(points, problem, chunk, i, j, upper, stride, mirror, run, rows);
   } else {
-    add_tile_pairs<W, C, Mode, Tile::kSymmetric>(problem, chunk, i, j, upper, stride, mirror, run, rows);
+    add_tile_pairs<W, C, Mode, Tile::kSymmetric>(points, problem, chunk, i, j, upper, stride, mirror, run, rows);
   }
 }
 
 template <int W, int C, class Mode>
-FASTPDR_INLINE void add_diagonal_tile(const Problem& problem, Chunk& chunk, std::int64_t i, RowSums<W, C>& rows) {
+FASTPDR_INLINE void add_diagonal_tile(const Points& points, const Problem& problem, Chunk& chunk, std::int64_t i,
+                                      RowSums<W, C>& rows) {
   float copy[W * W];
   Floats<W> mirror[W];
-  if constexpr (Mode::kDense) copy_tile<W>(problem, i, i, copy);
+  copy_tile<W>(problem.p, points.b, i, i, copy);
   Run<W> run;
-  add_tile_pairs<W, C, Mode, Tile::kDiagonal>(problem, chunk, i, i, copy, W, mirror, run, rows);
+  add_tile_pairs<W, C, Mode, Tile::kDiagonal>(points, problem, chunk, i, i, copy, W, mirror, run, rows);
   chunk.totals.add(run, 1.0);
 }
 
 // Rows are taken a few tiles at a time, so that both p_ij and p_ji are read in pieces of several cache lines.
 template <int W, int C, class Mode>
-FASTPDR_INLINE void add_all_tiles(const Problem& problem, Chunk& chunk) {
-  const int c = dimensions<C>(problem);
-  const std::int64_t padded = problem.padded, rows_end = std::min(chunk.end, problem.b);
+FASTPDR_INLINE void add_dense_pairs(const Points& points, const Problem& problem, Chunk& chunk) {
+  const int c = points.columns<C>();
+  const std::int64_t padded = points.padded, rows_end = std::min(points.begin(chunk.index + 1), points.b);
   RowSums<W, C> rows[kGroup];
-  for (std::int64_t group = chunk.begin; group < rows_end; group += kGroup * W) {
+  for (std::int64_t group = points.begin(chunk.index); group < rows_end; group += kGroup * W) {
     const std::int64_t group_end = std::min(group + kGroup * W, rows_end);
     for (std::int64_t i = group; i < group_end; i += W) {
       RowSums<W, C>& own = rows[(i - group) / W];
       for (int r = 0; r < W; ++r) {
         for (int a = 0; a < c; ++a) own.attraction[r][a] = own.repulsion[r][a] = Floats<W>{};
       }
-      add_diagonal_tile<W, C, Mode>(problem, chunk, i, own);
+      add_diagonal_tile<W, C, Mode>(points, problem, chunk, i, own);
     }
-    for (std::int64_t begin = group + W; begin < problem.b; begin += kRun * W) {
-      const std::int64_t end = std::min(begin + kRun * W, problem.b);
+    for (std::int64_t begin = group + W; begin < points.b; begin += kRun * W) {
+      const std::int64_t end = std::min(begin + kRun * W, points.b);
       Run<W> run;
       for (std::int64_t j = begin; j < end; j += W) {
         for (std::int64_t i = group; i < std::min(group_end, j); i += W) {
-          add_tile<W, C, Mode>(problem, chunk, i, j, run, rows[(i - group) / W]);
+          add_tile<W, C, Mode>(points, problem, chunk, i, j, run, rows[(i - group) / W]);
         }
       }
       chunk.totals.add(run, 2.0);
@@ -276,179 +255,236 @@ FASTPDR_INLINE void add_all_tiles(const Problem& problem, Chunk& chunk) {
   }
 }
 
-// The attraction along the stored entries of the chunk's rows, W at a time.
-template <int W, int C>
-FASTPDR_INLINE void add_stored_pairs(const Problem& problem, Chunk& chunk) {
-  const int c = dimensions<C>(problem);
-  const std::int64_t padded = problem.padded;
-  float gathered[W], moved[W];
-  Floats<W> difference[kCapacity<C>];
-  for (std::int64_t i = chunk.begin; i < std::min(chunk.end, problem.b); ++i) {
-    for (std::int64_t first = problem.indptr[i]; first < problem.indptr[i + 1]; first += W) {
-      const int count = static_cast<int>(std::min<std::int64_t>(W, problem.indptr[i + 1] - first));
-      std::int64_t columns[W];
-      for (int lane = 0; lane < W; ++lane) {
-        columns[lane] = lane < count ? problem.indices[first + lane] : i;
-        gathered[lane] = columns[lane] == i ? 0.0f : problem.values[first + lane];
-      }
-      const Floats<W> p = simd::load<W>(gathered);
-      Floats<W> t = simd::splat<W>(1.0f);
-      for (int a = 0; a < c; ++a) {
-        for (int lane = 0; lane < W; ++lane) gathered[lane] = chunk.coordinates[a * padded + columns[lane]];
-        difference[a] = problem.y[i * c + a] - simd::load<W>(gathered);
-        t += difference[a] * difference[a] * problem.inverse_dof;
-      }
-      chunk.totals.mass += simd::sum<W>(p);
-      chunk.totals.entropy += simd::sum<W>(p * simd::log_positive<W>(p + FLT_MIN));
-      chunk.totals.log_t += simd::sum<W>(p * simd::log_positive<W>(t));
-      for (int a = 0; a < c; ++a) {
-        const Floats<W> force = p / t * difference[a];
-        chunk.attraction[a * padded + i] += simd::sum<W>(force);
-        simd::store<W>(moved, force);
-        for (int lane = 0; lane < count; ++lane) chunk.attraction[a * padded + columns[lane]] -= moved[lane];
-      }
-    }
+// p log p, p log t and the attraction along stored pairs.
+struct Attraction {
+  float inverse_dof;
+  Totals* totals;
+
+  template <int W>
+  FASTPDR_INLINE Floats<W> evaluate(std::int64_t, Floats<W> p, Floats<W> sqdist) const {
+    const Floats<W> t = sqdist * inverse_dof + 1.0f;
+    totals->mass += simd::sum<W>(p);
+    totals->entropy += simd::sum<W>(p * simd::log_positive<W>(p + FLT_MIN));
+    totals->log_t += simd::sum<W>(p * simd::log_positive<W>(t));
+    return p / t;
+  }
+};
+
+// w and 1 / t of two rows, with one division.
+template <int W, bool kUnitDof>
+FASTPDR_INLINE void similarities(const Floats<W> (&sqdist)[2], float inverse_dof, float exponent, Floats<W> (&w)[2],
+                                 Floats<W> (&inverse_t)[2]) {
+  Floats<W> t[2];
+  for (int half = 0; half < 2; ++half) t[half] = (kUnitDof ? sqdist[half] : sqdist[half] * inverse_dof) + 1.0f;
+  const Floats<W> inverse = 1.0f / (t[0] * t[1]);
+  for (int half = 0; half < 2; ++half) {
+    inverse_t[half] = inverse * t[1 - half];
+    w[half] = similarity<W, kUnitDof>(t[half], inverse_t[half], exponent);
   }
 }
 
+// The repulsion of a sparse p under one normalisation for all pairs.
+template <bool kUnitDof>
+struct Repulsion {
+  static constexpr bool kSums = false;
+  float inverse_dof, exponent;
+
+  template <int W>
+  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[2], std::int64_t, std::int64_t, Floats<W> (&w)[2],
+                               Floats<W> (&push)[2]) const {
+    Floats<W> inverse_t[2];
+    similarities<W, kUnitDof>(sqdist, inverse_dof, exponent, w, inverse_t);
+    for (int half = 0; half < 2; ++half) push[half] = w[half] * inverse_t[half];
+  }
+};
+
+// The sum of w of every row.
+template <bool kUnitDof>
+struct RowTotals {
+  static constexpr bool kSums = true;
+  float inverse_dof, exponent;
+
+  template <int W>
+  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[2], std::int64_t, std::int64_t, Floats<W> (&w)[2],
+                               Floats<W> (&nothing)[2]) const {
+    similarities<W, kUnitDof>(sqdist, inverse_dof, exponent, w, nothing);
+  }
+};
+
+// The repulsion under a normalisation of every row: `share` is the row's mass of p over its sum of w.
+template <bool kUnitDof>
+struct RowRepulsion {
+  static constexpr bool kSums = false;
+  float inverse_dof, exponent;
+  const float* share;  // [padded], 0 beyond b
+
+  template <int W>
+  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[2], std::int64_t i, std::int64_t j, Floats<W> (&w)[2],
+                               Floats<W> (&push)[2]) const {
+    Floats<W> inverse_t[2];
+    similarities<W, kUnitDof>(sqdist, inverse_dof, exponent, w, inverse_t);
+    const Floats<W> columns = simd::load<W>(share + j);
+    for (int half = 0; half < 2; ++half) push[half] = w[half] * inverse_t[half] * (columns + share[i + half]);
+  }
+};
+
+// Attraction, and the repulsion that a dense p brings along.
 template <int W, int C>
-FASTPDR_INLINE void process_chunk_of(const Problem& problem, Chunk& chunk) {
+FASTPDR_INLINE void attract_of(const Points& points, const Problem& problem, Chunk& chunk) {
   if (problem.p == nullptr) {
-    add_stored_pairs<W, C>(problem, chunk);
-    if (problem.unit_dof) {
-      add_all_tiles<W, C, Mode<false, true, false>>(problem, chunk);
-    } else {
-      add_all_tiles<W, C, Mode<false, false, false>>(problem, chunk);
-    }
+    Attraction attraction{problem.inverse_dof, &chunk.totals};
+    tiles::add_stored_pairs<W, C>(points, problem.stored, attraction, chunk.index, chunk.attraction);
   } else if (problem.one_logarithm) {
-    add_all_tiles<W, C, Mode<true, true, true>>(problem, chunk);
+    add_dense_pairs<W, C, Mode<true, true>>(points, problem, chunk);
   } else if (problem.unit_dof) {
-    add_all_tiles<W, C, Mode<true, true, false>>(problem, chunk);
+    add_dense_pairs<W, C, Mode<true, false>>(points, problem, chunk);
   } else {
-    add_all_tiles<W, C, Mode<true, false, false>>(problem, chunk);
+    add_dense_pairs<W, C, Mode<false, false>>(points, problem, chunk);
+  }
+}
+
+// A pass of a term over all pairs: its forces or sums into `sums`, the sum of its values into chunk.totals.z.
+template <int W, int C, template <bool> class Term, class... Fields>
+FASTPDR_INLINE void pass_of(const Points& points, const Problem& problem, Chunk& chunk, float* sums, Fields... fields) {
+  if (problem.unit_dof) {
+    const Term<true> term{problem.inverse_dof, problem.exponent, fields...};
+    chunk.totals.z = tiles::add_all_pairs<W, C>(points, term, chunk.index, sums);
+  } else {
+    const Term<false> term{problem.inverse_dof, problem.exponent, fields...};
+    chunk.totals.z = tiles::add_all_pairs<W, C>(points, term, chunk.index, sums);
+  }
+}
+
+enum class Pass { kAttraction, kRepulsion, kRowTotals, kRowRepulsion };
+
+template <int W, int C>
+FASTPDR_INLINE void process_chunk_of(const Points& points, const Problem& problem, Pass pass, const float* share,
+                                     Chunk& chunk) {
+  switch (pass) {
+    case Pass::kAttraction: return attract_of<W, C>(points, problem, chunk);
+    case Pass::kRepulsion: return pass_of<W, C, Repulsion>(points, problem, chunk, chunk.repulsion);
+    case Pass::kRowTotals: return pass_of<W, C, RowTotals>(points, problem, chunk, chunk.repulsion);
+    case Pass::kRowRepulsion: return pass_of<W, C, RowRepulsion>(points, problem, chunk, chunk.repulsion, share);
   }
 }
 
 template <int W>
-FASTPDR_INLINE void process_chunk_body(const Problem& problem, Chunk& chunk) {
-  switch (problem.c) {
-    case 2: return process_chunk_of<W, 2>(problem, chunk);
-    case 3: return process_chunk_of<W, 3>(problem, chunk);
-    case 4: return process_chunk_of<W, 4>(problem, chunk);
-    default: return process_chunk_of<W, 0>(problem, chunk);
+FASTPDR_INLINE void process_chunk_body(const Points& points, const Problem& problem, Pass pass, const float* share,
+                                       Chunk& chunk) {
+  switch (points.c) {
+    case 2: return process_chunk_of<W, 2>(points, problem, pass, share, chunk);
+    case 3: return process_chunk_of<W, 3>(points, problem, pass, share, chunk);
+    case 4: return process_chunk_of<W, 4>(points, problem, pass, share, chunk);
+    default: return process_chunk_of<W, 0>(points, problem, pass, share, chunk);
   }
 }
 
-FASTPDR_MULTIVERSION(process_chunk, (const Problem& problem, Chunk& chunk), (problem, chunk))
+FASTPDR_MULTIVERSION(process_chunk,
+                     (const Points& points, const Problem& problem, Pass pass, const float* share, Chunk& chunk),
+                     (points, problem, pass, share, chunk))
 
-// A power of two, so that few threads share the chunks evenly, of at least 64 rows on average.
-std::int64_t count_chunks(std::int64_t b) {
-  std::int64_t chunks = 1;
-  while (chunks < kMaxChunks && 2 * chunks * 64 <= b) chunks *= 2;
-  return chunks;
+// One pass over all chunks.
+void run(const Points& points, const Problem& problem, Pass pass, const float* share, std::vector<Chunk>& chunks) {
+#pragma omp parallel for schedule(dynamic, 1) if (points.chunks > 1)
+  for (std::int64_t index = 0; index < points.chunks; ++index)
+    process_chunk(points, problem, pass, share, chunks[index]);
 }
 
-// The first row of a chunk: the tiles right of the diagonal are shared evenly.
-std::int64_t chunk_begin(const Problem& problem, std::int64_t chunk) {
-  const double rest = std::sqrt(1.0 - static_cast<double>(chunk) / problem.chunks);
-  const std::int64_t tiles = problem.padded / kAlignment;
-  return static_cast<std::int64_t>(std::lround(tiles * (1.0 - rest))) * kAlignment;
-}
-
-void transpose(const Problem& problem, float* coordinates) {
-  for (std::int64_t a = 0; a < problem.c; ++a) {
-    float* line = coordinates + a * problem.padded;
-    for (std::int64_t i = 0; i < problem.b; ++i) line[i] = problem.y[i * problem.c + a];
-    std::fill(line + problem.b, line + problem.padded, 0.0f);
-  }
-}
-
-// grad = attraction_factor * (sum of the chunks' attraction) - repulsion_factor * (sum of their repulsion)
-void combine(const Problem& problem, const float* sums, double attraction_factor, double repulsion_factor,
-             float* grad) {
-  constexpr std::int64_t kPiece = 256;
-  const std::int64_t pieces = (problem.b + kPiece - 1) / kPiece, plane = problem.c * problem.padded;
-#pragma omp parallel for schedule(static) if (problem.b > 2048)
-  for (std::int64_t piece = 0; piece < pieces; ++piece) {
-    const std::int64_t begin = piece * kPiece, count = std::min(kPiece, problem.b - begin);
-    for (std::int64_t a = 0; a < problem.c; ++a) {
-      double pulled[kPiece] = {}, pushed[kPiece] = {};
-      for (std::int64_t chunk = 0; chunk < problem.chunks; ++chunk) {
-        const float* attraction = sums + 2 * chunk * plane + a * problem.padded + begin;
-        const float* repulsion = attraction + plane;
-        for (std::int64_t i = 0; i < count; ++i) pulled[i] += attraction[i];
-        for (std::int64_t i = 0; i < count; ++i) pushed[i] += repulsion[i];
-      }
-      for (std::int64_t i = 0; i < count; ++i) {
-        grad[(begin + i) * problem.c + a] =
-            static_cast<float>(attraction_factor * pulled[i] - repulsion_factor * pushed[i]);
+// Mass of p off the diagonal in every row.
+std::vector<double> row_masses(const Points& points, const Problem& problem) {
+  std::vector<double> mass(points.b);
+#pragma omp parallel for schedule(static) if (points.b > 256)
+  for (std::int64_t i = 0; i < points.b; ++i) {
+    if (problem.p != nullptr) {
+      const float* const row = problem.p + i * points.b;
+      double sum = 0.0;
+      for (std::int64_t j = 0; j < points.b; ++j) sum += row[j];
+      mass[i] = sum - row[i];
+    } else {
+      const tiles::Stored& stored = problem.stored;
+      for (std::int64_t e = stored.indptr[i]; e < stored.indptr[i + 1]; ++e) {
+        if (stored.indices[e] != i) mass[i] += stored.values[e];
       }
     }
   }
+  return mass;
 }
 
-void divergence(Problem problem, double dof, double exaggeration, float* loss, float* grad) {
-  problem.padded = (problem.b + kAlignment - 1) / kAlignment * kAlignment;
-  problem.chunks = count_chunks(problem.b);
-  problem.inverse_dof = static_cast<float>(1.0 / dof);
-  problem.exponent = static_cast<float>((dof + 1.0) / 2.0);
-  problem.unit_dof = dof == 1.0;
-  problem.one_logarithm = problem.unit_dof && exaggeration == 1.0;
-  const std::int64_t plane = problem.c * problem.padded;
-  const std::unique_ptr<float[]> coordinates(new float[plane]);
-  const std::unique_ptr<float[]> sums(new float[2 * problem.chunks * plane]);  // [chunks, 2, c, padded]
-  std::vector<Totals> totals(problem.chunks);
-  transpose(problem, coordinates.get());
-#pragma omp parallel for schedule(dynamic, 1) if (problem.chunks > 1)
-  for (std::int64_t index = 0; index < problem.chunks; ++index) {
-    float* attraction = sums.get() + 2 * index * plane;
-    std::fill(attraction, attraction + 2 * plane, 0.0f);
-    Chunk chunk{chunk_begin(problem, index), chunk_begin(problem, index + 1),
-                coordinates.get(),           attraction,
-                attraction + plane,          Totals{}};
-    process_chunk(problem, chunk);
-    totals[index] = chunk.totals;
+// The passes of a normalisation by row, for p of the given mass: leaves the repulsion in the chunks and returns
+// sum_i r_i (log Z_i - log r_i), r the rows' shares of the mass.
+double repel_by_row(const Points& points, const Problem& problem, double mass, const Sums& repulsion,
+                    std::vector<Chunk>& chunks) {
+  const Sums totals(points, 1);
+  for (Chunk& chunk : chunks) chunk.repulsion = totals.cleared(chunk.index);
+  run(points, problem, Pass::kRowTotals, nullptr, chunks);
+  const std::vector<double> masses = row_masses(points, problem);
+  std::vector<float> share(points.padded);
+  double value = 0.0;
+  for (std::int64_t i = 0; i < points.b; ++i) {
+    double z = 0.0;
+    for (std::int64_t chunk = 0; chunk < points.chunks; ++chunk) z += totals.of(chunk)[i];
+    const double r = mass > 0.0 ? masses[i] / mass : 0.0;
+    if (r > 0.0) value += r * (std::log(z) - std::log(r));
+    share[i] = static_cast<float>(r / z);
   }
+  for (Chunk& chunk : chunks) chunk.repulsion = repulsion.cleared(chunk.index);
+  run(points, problem, Pass::kRowRepulsion, share.data(), chunks);
+  return value;
+}
+
+void divergence(const float* y, const Problem& problem, std::int64_t b, std::int64_t c, double dof, double exaggeration,
+                bool by_row, float* loss, float* grad) {
+  const tiles::Map map(y, b, c);
+  const Points& points = map.points();
+  const Sums attraction(points, c), repulsion(points, c);
+  std::vector<Chunk> chunks(points.chunks);
+  for (std::int64_t index = 0; index < points.chunks; ++index) {
+    chunks[index] = Chunk{index, attraction.cleared(index), repulsion.cleared(index), Totals{}};
+  }
+  run(points, problem, Pass::kAttraction, nullptr, chunks);
+  if (problem.p == nullptr && !by_row) run(points, problem, Pass::kRepulsion, nullptr, chunks);
   Totals sum;
-  for (const Totals& part : totals) {
-    sum.z += part.z;
-    sum.mass += part.mass;
-    sum.entropy += part.entropy;
-    sum.log_t += part.log_t;
+  for (const Chunk& chunk : chunks) {
+    sum.z += chunk.totals.z;
+    sum.mass += chunk.totals.mass;
+    sum.entropy += chunk.totals.entropy;
+    sum.log_t += chunk.totals.log_t;
   }
   // Fewer than two points, or a p without mass: what is not defined pulls and pushes nowhere.
-  double value = problem.b > 1 ? std::log(sum.z) : 0.0;
+  const double slope = (dof + 1.0) / dof;
+  double value = 0.0, push = 0.0;
+  if (b > 1) {
+    value = by_row ? repel_by_row(points, problem, sum.mass, repulsion, chunks) : std::log(sum.z);
+    push = by_row ? slope : 2.0 * slope / sum.z;
+  }
   if (sum.mass > 0.0) {
     value += sum.entropy / sum.mass - std::log(sum.mass) + exaggeration * problem.exponent * sum.log_t / sum.mass;
   }
   *loss = static_cast<float>(value);
-  const double slope = (dof + 1.0) / dof;
-  combine(problem, sums.get(), sum.mass > 0.0 ? slope * exaggeration / sum.mass : 0.0,
-          problem.b > 1 ? 2.0 * slope / sum.z : 0.0, grad);
+  tiles::combine(points, attraction, sum.mass > 0.0 ? slope * exaggeration / sum.mass : 0.0, repulsion, push, grad);
+}
+
+Problem make_problem(const float* p, tiles::Stored stored, double dof, double exaggeration) {
+  return {p,
+          stored,
+          static_cast<float>(1.0 / dof),
+          static_cast<float>((dof + 1.0) / 2.0),
+          dof == 1.0,
+          dof == 1.0 && exaggeration == 1.0};
 }
 
 }  // namespace
 
 void student_t_kl(const float* y, const float* p, std::int64_t b, std::int64_t c, double dof, double exaggeration,
-                  float* loss, float* grad) {
-  Problem problem{};
-  problem.y = y;
-  problem.p = p;
-  problem.b = b;
-  problem.c = c;
-  divergence(problem, dof, exaggeration, loss, grad);
+                  bool by_row, float* loss, float* grad) {
+  divergence(y, make_problem(p, {}, dof, exaggeration), b, c, dof, exaggeration, by_row, loss, grad);
 }
 
 void student_t_kl_csr(const float* y, const std::int64_t* indptr, const std::int64_t* indices, const float* values,
-                      std::int64_t b, std::int64_t c, double dof, double exaggeration, float* loss, float* grad) {
-  Problem problem{};
-  problem.y = y;
-  problem.indptr = indptr;
-  problem.indices = indices;
-  problem.values = values;
-  problem.b = b;
-  problem.c = c;
-  divergence(problem, dof, exaggeration, loss, grad);
+                      std::int64_t b, std::int64_t c, double dof, double exaggeration, bool by_row, float* loss,
+                      float* grad) {
+  const Problem problem = make_problem(nullptr, {indptr, indices, values}, dof, exaggeration);
+  divergence(y, problem, b, c, dof, exaggeration, by_row, loss, grad);
 }
 
 }  // namespace fastpdr

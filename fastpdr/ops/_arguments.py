@@ -32,3 +32,37 @@ def require_number(function: str, name: str, value: float, *, above: float, incl
     if not math.isfinite(number) or number < above or (number == above and not inclusive):
         raise ValueError(f"{function}: {name} must be {'>=' if inclusive else '>'} {above:g}, got {value!r}")
     return number
+
+
+def require_choice(function: str, name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Require one of a few words."""
+    if value not in choices:
+        raise ValueError(f"{function}: {name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+
+
+def require_map(function: str, y: torch.Tensor) -> None:
+    """Require a map ``[b, c]`` with at least one column."""
+    require_floats(function, "y", y, "[b, c]")
+    if y.shape[1] == 0:
+        raise ValueError(f"{function}: y must have at least one column, got {describe(y)}")
+
+
+def require_square(
+    function: str, name: str, value: torch.Tensor, y: torch.Tensor, layouts: tuple[torch.layout, ...]
+) -> None:
+    """Require ``[b, b]`` of the dtype and device of y ``[b, c]``, in one of the layouts."""
+    require_floats(function, name, value, "[b, b]")
+    b = len(y)
+    if value.layout not in layouts:
+        words = " or ".join(
+            "dense" if layout is torch.strided else str(layout).removeprefix("torch.") for layout in layouts
+        )
+        raise ValueError(f"{function}: {name} must be {words}, got {describe(value)}")
+    if value.shape != (b, b) or value.dtype != y.dtype or value.device != y.device:
+        wanted = f"{str(y.dtype).removeprefix('torch.')} [{b}, {b}] on {y.device}"
+        raise ValueError(f"{function}: {name} must be {wanted} like y, got {describe(value)}")
+
+
+def csr_parts(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(indptr, indices, values) of a sparse_csr matrix, int64, as the kernels take it."""
+    return matrix.crow_indices().long(), matrix.col_indices().long(), matrix.values().detach()

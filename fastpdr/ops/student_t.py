@@ -11,7 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from fastpdr import _native, reference
-from fastpdr.ops._arguments import describe, require_floats, require_number
+from fastpdr.ops._arguments import csr_parts, require_choice, require_map, require_number, require_square
 
 _DENSE = _native.overload("student_t_kl")
 _CSR = _native.overload("student_t_kl_csr")
@@ -20,7 +20,9 @@ _MAX_COMPONENTS = 64  # of the native kernels
 if _DENSE is not None:
 
     @torch.library.register_fake("fastpdr::student_t_kl")
-    def _(y: torch.Tensor, p: torch.Tensor, dof: float, exaggeration: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _(
+        y: torch.Tensor, p: torch.Tensor, dof: float, exaggeration: float, by_row: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return y.new_empty(()), y.new_empty(y.shape)
 
     @torch.library.register_fake("fastpdr::student_t_kl_csr")
@@ -31,6 +33,7 @@ if _DENSE is not None:
         values: torch.Tensor,
         dof: float,
         exaggeration: float,
+        by_row: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return y.new_empty(()), y.new_empty(y.shape)
 
@@ -39,10 +42,12 @@ class _StudentTKL(torch.autograd.Function):
     """Loss of y; p is one dense tensor, or (indptr, indices, values)."""
 
     @staticmethod
-    def forward(ctx: Any, y: torch.Tensor, dof: float, exaggeration: float, *p: torch.Tensor) -> torch.Tensor:
-        loss, grad = (_DENSE if len(p) == 1 else _CSR)(y, *p, dof, exaggeration)
+    def forward(
+        ctx: Any, y: torch.Tensor, dof: float, exaggeration: float, by_row: bool, *p: torch.Tensor
+    ) -> torch.Tensor:
+        loss, grad = (_DENSE if len(p) == 1 else _CSR)(y, *p, dof, exaggeration, by_row)
         ctx.save_for_backward(grad)
-        ctx.inputs = 3 + len(p)
+        ctx.inputs = 4 + len(p)
         return loss
 
     @staticmethod
@@ -52,13 +57,20 @@ class _StudentTKL(torch.autograd.Function):
         return (grad_loss * grad,) + (None,) * (ctx.inputs - 1)
 
 
-def student_t_kl(y: torch.Tensor, p: torch.Tensor, *, dof: float = 1.0, exaggeration: float = 1.0) -> torch.Tensor:
+def student_t_kl(
+    y: torch.Tensor, p: torch.Tensor, *, dof: float = 1.0, exaggeration: float = 1.0, normalization: str = "global"
+) -> torch.Tensor:
     """Kullback-Leibler divergence between similarities p and the Student-t similarities of a map.
 
     With ``w_ij = (1 + |y_i - y_j|² / dof)^(-(dof + 1) / 2)``, ``Z = Σ_{i≠j} w_ij`` and p normalised to sum 1 (by the
     op, its diagonal ignored)::
 
         loss = Σ p log p - exaggeration Σ p log w + log Z
+
+    With ``normalization="row"`` every row is compared with its own ``Z_i = Σ_{k≠i} w_ik`` and weighted by its mass
+    ``r_i = Σ_j p_ij`` (InfoNC-t-SNE)::
+
+        loss = Σ p log(p / r) - exaggeration Σ p log w + Σ r log Z
 
     Exaggeration multiplies the attraction alone; scaling the whole of p would change nothing but the loss's size.
     No [b, b] temporary is made: the memory beyond the arguments is O(b c).
@@ -74,11 +86,13 @@ def student_t_kl(y: torch.Tensor, p: torch.Tensor, *, dof: float = 1.0, exaggera
         Degrees of freedom of the Student distribution, > 0.
     exaggeration : float
         Factor of the attraction, > 0.
+    normalization : {"global", "row"}
+        One sum for all pairs, or one for every row.
 
     Returns
     -------
     torch.Tensor
-        The loss, a scalar of y's dtype. 0 for b < 2; a p without mass leaves ``log Z``.
+        The loss, a scalar of y's dtype. 0 for b < 2; a p without mass leaves ``log Z``, or nothing by row.
 
     Raises
     ------
@@ -88,29 +102,17 @@ def student_t_kl(y: torch.Tensor, p: torch.Tensor, *, dof: float = 1.0, exaggera
     References
     ----------
     van der Maaten & Hinton (2008), Visualizing Data using t-SNE, JMLR 9; van der Maaten (2009), Learning a Parametric
-    Embedding by Preserving Local Structure, AISTATS.
+    Embedding by Preserving Local Structure, AISTATS. By row: Damrich, Böhm, Hamprecht & Kobak (2023), From t-SNE to
+    UMAP with contrastive learning, ICLR.
     """
-    _require_arguments(y, p)
+    require_map("student_t_kl", y)
+    require_square("student_t_kl", "p", p, y, (torch.strided, torch.sparse_csr))
     dof = require_number("student_t_kl", "dof", dof, above=0.0)
     exaggeration = require_number("student_t_kl", "exaggeration", exaggeration, above=0.0)
+    require_choice("student_t_kl", "normalization", normalization, ("global", "row"))
     dense = p.layout is torch.strided
     op = "student_t_kl" if dense else "student_t_kl_csr"
     if y.shape[1] > _MAX_COMPONENTS or not _native.has_kernel(op, y, p):
-        return reference.student_t_kl(y, p.detach(), dof=dof, exaggeration=exaggeration)
-    if dense:
-        return _StudentTKL.apply(y, dof, exaggeration, p.detach())
-    indptr, indices = p.crow_indices().long(), p.col_indices().long()
-    return _StudentTKL.apply(y, dof, exaggeration, indptr, indices, p.values().detach())
-
-
-def _require_arguments(y: torch.Tensor, p: torch.Tensor) -> None:
-    require_floats("student_t_kl", "y", y, "[b, c]")
-    require_floats("student_t_kl", "p", p, "[b, b]")
-    b, c = y.shape
-    if c == 0:
-        raise ValueError(f"student_t_kl: y must have at least one column, got {describe(y)}")
-    if p.layout not in (torch.strided, torch.sparse_csr):
-        raise ValueError(f"student_t_kl: p must be dense or sparse_csr, got {describe(p)}")
-    if p.shape != (b, b) or p.dtype != y.dtype or p.device != y.device:
-        wanted = f"{str(y.dtype).removeprefix('torch.')} [{b}, {b}] on {y.device}"
-        raise ValueError(f"student_t_kl: p must be {wanted} like y, got {describe(p)}")
+        return reference.student_t_kl(y, p.detach(), dof=dof, exaggeration=exaggeration, normalization=normalization)
+    parts = (p.detach(),) if dense else csr_parts(p)
+    return _StudentTKL.apply(y, dof, exaggeration, normalization == "row", *parts)

@@ -8,24 +8,32 @@ from __future__ import annotations
 import torch
 
 
-def student_t_kl(y: torch.Tensor, p: torch.Tensor, *, dof: float = 1.0, exaggeration: float = 1.0) -> torch.Tensor:
+def student_t_kl(
+    y: torch.Tensor, p: torch.Tensor, *, dof: float = 1.0, exaggeration: float = 1.0, normalization: str = "global"
+) -> torch.Tensor:
     """See :func:`fastpdr.ops.student_t_kl`."""
     b = y.shape[0]
     sqdist = (y[:, None, :] - y[None, :, :]).square().sum(-1)  # [b, b]
     log_w = -(dof + 1) / 2 * torch.log1p(sqdist / dof)  # [b, b]
     other = ~torch.eye(b, dtype=torch.bool, device=y.device)
 
-    loss = torch.logsumexp(log_w[other], dim=0) if b > 1 else 0.0 * y.sum()
-    rows, columns, values = _entries(p)
+    rows, columns, values = entries(p)
     mass = values.sum()
-    if b < 2 or mass == 0:
-        return loss
+    if b < 2:
+        return 0.0 * y.sum()
+    if mass == 0:
+        return 0.0 * y.sum() if normalization == "row" else torch.logsumexp(log_w[other], dim=0)
     values = values / mass
-    return loss + torch.xlogy(values, values).sum() - exaggeration * (values * log_w[rows, columns]).sum()
+    loss = torch.xlogy(values, values).sum() - exaggeration * (values * log_w[rows, columns]).sum()
+    if normalization == "global":
+        return loss + torch.logsumexp(log_w[other], dim=0)
+    share = values.new_zeros(b).index_add(0, rows, values)  # r_i
+    log_z = torch.logsumexp(log_w.masked_fill(~other, -torch.inf), dim=1)  # log Z_i
+    return loss + (share * log_z).sum() - torch.xlogy(share, share).sum()
 
 
-def _entries(p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows, columns and values of p off the diagonal."""
+def entries(p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows, columns and values of a dense or sparse p off the diagonal."""
     coordinates = p.to_sparse_coo()
     rows, columns = coordinates._indices()
     off = rows != columns

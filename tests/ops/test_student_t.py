@@ -40,26 +40,35 @@ def loss_and_gradient(function, y, p, **settings):
     return loss.detach(), y.grad
 
 
+by_both = pytest.mark.parametrize("normalization", ["global", "row"])
+
+
+@by_both
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("b", SIZES)
-def test_kernel_agrees_with_reference_for_all_sizes(b, symmetric, generator, close):
+def test_kernel_agrees_with_reference_for_all_sizes(b, symmetric, normalization, generator, close):
     y, p = torch.randn(b, 2, generator=generator), similarities(generator, b, symmetric=symmetric)
-    expected, expected_gradient = loss_and_gradient(reference.student_t_kl, y.double(), p.double())
+    form = {"normalization": normalization}
+    expected, expected_gradient = loss_and_gradient(reference.student_t_kl, y.double(), p.double(), **form)
     for name, layout in layouts(p):
-        loss, gradient = loss_and_gradient(ops.student_t_kl, y, layout)
+        loss, gradient = loss_and_gradient(ops.student_t_kl, y, layout, **form)
         assert loss.dtype == gradient.dtype == torch.float32, name
-        close(loss, expected)
+        if b == 2 and normalization == "row":  # each point has all its mass on the other
+            assert abs(loss) < 1e-6
+        else:
+            close(loss, expected)
         if b > 2:  # two points: the gradient is 0 whatever their distance
             close(gradient, expected_gradient)
         else:
             assert gradient.abs().max().item() < 1e-6 if b else True
 
 
+@by_both
 @pytest.mark.parametrize(("dof", "exaggeration"), SETTINGS)
 @pytest.mark.parametrize("c", [1, 2, 3, 4, 5, 64, 65])
-def test_kernel_agrees_with_reference_for_all_widths(c, dof, exaggeration, generator, close):
+def test_kernel_agrees_with_reference_for_all_widths(c, dof, exaggeration, normalization, generator, close):
     y, p = torch.randn(83, c, generator=generator), similarities(generator, 83)
-    settings = {"dof": dof, "exaggeration": exaggeration}
+    settings = {"dof": dof, "exaggeration": exaggeration, "normalization": normalization}
     expected, expected_gradient = loss_and_gradient(reference.student_t_kl, y.double(), p.double(), **settings)
     for _, layout in layouts(p):
         loss, gradient = loss_and_gradient(ops.student_t_kl, y, layout, **settings)
@@ -85,13 +94,27 @@ def test_reference_agrees_with_scikit_learn(rng, close):
             close(ours.ravel(), torch.from_numpy(gradient), FLOAT64_RMS)
 
 
+def test_row_form_is_the_mean_of_the_rows_divergences(generator, close):
+    """By SciPy: every row's divergence between p and w, both normalised, weighted by the row's mass."""
+    from scipy.special import rel_entr
+
+    y, p = torch.randn(40, 2, generator=generator).double(), similarities(generator, 40, symmetric=False).double()
+    p[3] = 0
+    off = p.clone().fill_diagonal_(0)
+    w = (1 / (1 + torch.cdist(y, y).square())).fill_diagonal_(0)
+    mass = off.sum(1)
+    rows = rel_entr((off / mass.clamp_min(1e-300)[:, None]).numpy(), (w / w.sum(1, keepdim=True)).numpy()).sum(1)
+    expected = (torch.from_numpy(rows) * mass).sum() / mass.sum()
+    close(reference.student_t_kl(y, p, normalization="row"), expected, FLOAT64_RMS)
+
+
+@by_both
 @pytest.mark.parametrize(("dof", "exaggeration"), SETTINGS)
-def test_gradcheck_of_the_reference(dof, exaggeration, generator):
+def test_gradcheck_of_the_reference(dof, exaggeration, normalization, generator):
     y = torch.randn(6, 2, generator=generator, dtype=torch.float64, requires_grad=True)
     p = similarities(generator, 6, symmetric=False).double()
-    assert torch.autograd.gradcheck(
-        lambda y: reference.student_t_kl(y, p, dof=dof, exaggeration=exaggeration), y, atol=1e-7
-    )
+    settings = {"dof": dof, "exaggeration": exaggeration, "normalization": normalization}
+    assert torch.autograd.gradcheck(lambda y: reference.student_t_kl(y, p, **settings), y, atol=1e-7)
 
 
 @native
@@ -122,24 +145,28 @@ def test_exaggeration_multiplies_the_attraction_alone(generator, close):
     assert (exaggerated - gradient).norm() > 0.1 * gradient.norm()
 
 
-def test_coincident_points(generator, close):
+@by_both
+def test_coincident_points(normalization, generator, close):
     y = torch.randn(30, 2, generator=generator)
     y[5], y[6:10] = y[4], 0.0
     p = similarities(generator, 30)
-    loss, gradient = loss_and_gradient(ops.student_t_kl, y, p)
+    form = {"normalization": normalization}
+    loss, gradient = loss_and_gradient(ops.student_t_kl, y, p, **form)
     assert gradient.isfinite().all()
-    close(loss, reference.student_t_kl(y.double(), p.double()))
-    loss, gradient = loss_and_gradient(ops.student_t_kl, torch.zeros(30, 2), p)
+    close(loss, reference.student_t_kl(y.double(), p.double(), **form))
+    loss, gradient = loss_and_gradient(ops.student_t_kl, torch.zeros(30, 2), p, **form)
     assert loss.isfinite()
     assert (gradient == 0).all()
 
 
+@by_both
 @pytest.mark.parametrize("distance", [1e3, 1e6])
-def test_points_far_apart(distance, generator, close):
-    y, p = distance * torch.randn(50, 2, generator=generator), similarities(generator, 50)
-    expected, expected_gradient = loss_and_gradient(reference.student_t_kl, y.double(), p.double())
+def test_points_far_apart(distance, normalization, generator, close):
+    y, p = distance * torch.randn(51, 2, generator=generator), similarities(generator, 51)
+    form = {"normalization": normalization}
+    expected, expected_gradient = loss_and_gradient(reference.student_t_kl, y.double(), p.double(), **form)
     for _, layout in layouts(p):
-        loss, gradient = loss_and_gradient(ops.student_t_kl, y, layout)
+        loss, gradient = loss_and_gradient(ops.student_t_kl, y, layout, **form)
         close(loss, expected)
         close(gradient, expected_gradient)
 
@@ -197,16 +224,25 @@ def test_strided_and_expanded_inputs(generator, close):
     close(ops.student_t_kl(y, ones), ops.student_t_kl(y, ones.contiguous()), 1e-6)
 
 
+def test_no_mass_leaves_nothing_by_row(generator):
+    y = torch.randn(20, 2, generator=generator)
+    for _, p in layouts(torch.eye(20)):
+        loss, gradient = loss_and_gradient(ops.student_t_kl, y, p, normalization="row")
+        assert loss == 0
+        assert (gradient == 0).all()
+
+
 @native
+@by_both
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_threads_do_not_change_the_bits(symmetric, generator):
+def test_threads_do_not_change_the_bits(symmetric, normalization, generator):
     y, p = torch.randn(700, 2, generator=generator), similarities(generator, 700, symmetric=symmetric)
     before = torch.get_num_threads()
     for _, layout in layouts(p):
         results = []
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            results.append(loss_and_gradient(ops.student_t_kl, y, layout))
+            results.append(loss_and_gradient(ops.student_t_kl, y, layout, normalization=normalization))
         torch.set_num_threads(before)
         assert all(torch.equal(a, results[0][0]) and torch.equal(g, results[0][1]) for a, g in results)
 
@@ -250,18 +286,19 @@ def test_csr_indices_out_of_range_are_refused():
     op = torch.ops.fastpdr.student_t_kl_csr.default
     for indices in ([0, 1, 3], [0, -1, 2]):
         with pytest.raises(RuntimeError, match="indices must lie in"):
-            op(y, indptr, torch.tensor(indices), values, 1.0, 1.0)
+            op(y, indptr, torch.tensor(indices), values, 1.0, 1.0, False)
     with pytest.raises(RuntimeError, match="indptr must rise"):
-        op(y, torch.tensor([0, 5, 2, 3]), torch.tensor([0, 1, 2]), values, 1.0, 1.0)
+        op(y, torch.tensor([0, 5, 2, 3]), torch.tensor([0, 1, 2]), values, 1.0, 1.0, True)
 
 
 @native
 def test_opcheck(generator):
     y, p = torch.randn(20, 2, generator=generator), similarities(generator, 20)
     csr = p.to_sparse_csr()
-    torch.library.opcheck(torch.ops.fastpdr.student_t_kl.default, (y, p, 1.0, 1.0))
-    arguments = (y, csr.crow_indices().clone(), csr.col_indices().clone(), csr.values().clone(), 1.0, 1.0)
-    torch.library.opcheck(torch.ops.fastpdr.student_t_kl_csr.default, arguments)
+    parts = (csr.crow_indices().clone(), csr.col_indices().clone(), csr.values().clone())
+    for by_row in (False, True):
+        torch.library.opcheck(torch.ops.fastpdr.student_t_kl.default, (y, p, 1.0, 1.0, by_row))
+        torch.library.opcheck(torch.ops.fastpdr.student_t_kl_csr.default, (y, *parts, 1.0, 1.0, by_row))
 
 
 @native
@@ -293,6 +330,7 @@ def good():
         ({"dof": 0}, ValueError, "dof must be > 0, got 0"),
         ({"dof": float("inf")}, ValueError, "dof must be > 0, got inf"),
         ({"exaggeration": -1}, ValueError, "exaggeration must be > 0, got -1"),
+        ({"normalization": "column"}, ValueError, "normalization must be 'global' or 'row', got 'column'"),
     ],
 )
 def test_bad_arguments_are_named(change, error, message):

@@ -6,6 +6,9 @@
 //   loss = sum p log p - exaggeration * sum p log w + log Z
 //   d loss / d y_i = (dof + 1) / dof * sum_j (exaggeration (p_ij + p_ji) - 2 w_ij / Z) (y_i - y_j) / t_ij.
 // Exaggeration multiplies the attraction alone. The diagonal of p is ignored; p need not be symmetric.
+// Normalised `by_row` (InfoNC-t-SNE: Damrich, Boehm, Hamprecht & Kobak 2023, "From t-SNE to UMAP with contrastive
+// learning"), every row is compared with its own Z_i = sum_{k != i} w_ik, weighted by its mass r_i = sum_j p_ij:
+//   loss = sum p log(p / r) - exaggeration * sum p log w + sum_i r_i log Z_i.
 //
 // Precision policy: per-pair arithmetic float32, sums widened to float64 every few tiles of pairs; the order
 // of all sums depends on the sizes alone, so results are the same bits for any number of threads.
@@ -24,7 +27,7 @@ constexpr std::int64_t kStudentTMaxComponents = 64;
 // Dense p. Points must be closer than 1e9. b < 2 gives loss 0; a p without mass off its diagonal leaves log Z.
 FASTPDR_API void student_t_kl(const float* y,  // [b, c]
                               const float* p,  // [b, b]
-                              std::int64_t b, std::int64_t c, double dof, double exaggeration,
+                              std::int64_t b, std::int64_t c, double dof, double exaggeration, bool by_row,
                               float* loss,   // []
                               float* grad);  // [b, c]
 
@@ -33,7 +36,7 @@ FASTPDR_API void student_t_kl_csr(const float* y,               // [b, c]
                                   const std::int64_t* indptr,   // [b + 1]
                                   const std::int64_t* indices,  // [nnz], each in [0, b)
                                   const float* values,          // [nnz]
-                                  std::int64_t b, std::int64_t c, double dof, double exaggeration,
+                                  std::int64_t b, std::int64_t c, double dof, double exaggeration, bool by_row,
                                   float* loss,   // []
                                   float* grad);  // [b, c]
 

@@ -1,0 +1,163 @@
+// CPU pair loss: the stored pairs attract, all unordered pairs repel, each in a pass of its own (tiles.h).
+//
+// With w = s^-b / a (one logarithm, one exponential; b = 1 needs neither) both curves are rational in w, so that the
+// value of a pair is one more logarithm, which two rows share, and its force one division.
+#include "fastpdr/pairs.h"
+
+#include <cfloat>
+
+#include "tiles.h"
+
+namespace fastpdr {
+namespace {
+
+using simd::Floats;
+using simd::Ints;
+using tiles::Points;
+
+constexpr float kLog2E = 1.44269504088896f;
+constexpr float kNearest = 1e-12f;  // squared distance below which points coincide
+constexpr float kLargestPower = 40.0f;
+
+struct Curve {
+  float inverse_a, b, eps, clip;
+};
+
+// s^-b / a
+template <int W, bool kUnitPower>
+FASTPDR_INLINE Floats<W> inverse_power(Floats<W> s, const Curve& curve) {
+  if constexpr (kUnitPower) return curve.inverse_a / s;
+  const Floats<W> power = simd::log_positive<W>(s) * (-kLog2E * curve.b);
+  const Floats<W> most = simd::splat<W>(kLargestPower);
+  return simd::exp2_bounded<W>(simd::maximum<W>(simd::minimum<W>(power, most), -most)) * curve.inverse_a;
+}
+
+// A force pull * sqrt(sqdist) no longer than clip.
+template <int W>
+FASTPDR_INLINE Floats<W> shorten(Floats<W> pull, Floats<W> sqdist, float clip) {
+  const Ints<W> longer = pull * pull * sqdist > clip * clip;
+  if (clip == 0.0f || !simd::any<W>(longer)) return pull;
+  const Floats<W> bound = clip / simd::square_root<W>(simd::maximum<W>(sqdist, simd::splat<W>(FLT_MIN)));
+  return longer ? bound : pull;
+}
+
+// -log q and its pull along the stored pairs.
+template <bool kUnitPower, bool kKeras>
+struct Attraction {
+  Curve curve;
+  double mass = 0.0, value = 0.0;
+
+  template <int W>
+  FASTPDR_INLINE Floats<W> evaluate(std::int64_t, Floats<W> v, Floats<W> sqdist) {
+    const Floats<W> s = simd::maximum<W>(sqdist, simd::splat<W>(kNearest));
+    const Floats<W> w = inverse_power<W, kUnitPower>(s, curve);
+    const Floats<W> above = kKeras ? 1.0f + 2.0f * w : 1.0f + w;  // w / q
+    mass += simd::sum<W>(v);
+    value += simd::sum<W>(v * (simd::log_positive<W>(above) - simd::log_positive<W>(w)));
+    return v * shorten<W>(2.0f * curve.b / (above * s), sqdist, curve.clip);
+  }
+};
+
+// -log(1 - q) and its push between all pairs.
+template <bool kUnitPower, bool kKeras>
+struct Repulsion {
+  static constexpr bool kSums = false;
+  Curve curve;
+
+  template <int W>
+  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[2], std::int64_t, std::int64_t, Floats<W> (&value)[2],
+                               Floats<W> (&push)[2]) const {
+    Floats<W> ratio[2];  // 1 / (1 - q)
+    for (int half = 0; half < 2; ++half) {
+      const Floats<W> s = simd::maximum<W>(sqdist[half] + curve.eps, simd::splat<W>(kNearest));
+      const Floats<W> w = inverse_power<W, kUnitPower>(s, curve);
+      const Floats<W> below = kKeras ? 1.0f + w : simd::splat<W>(1.0f);
+      const Floats<W> above = below + w;
+      const Floats<W> inverse = 1.0f / (above * below * s);
+      ratio[half] = kKeras ? above * above * s * inverse : above;
+      push[half] = shorten<W>(2.0f * curve.b * w * inverse, sqdist[half], curve.clip);
+    }
+    // A pair far apart has a ratio just above 1, which a product with a large one would lose: both are kept apart.
+    value[0] = simd::log_positive<W>(ratio[0]);
+    value[1] = simd::log_positive<W>(ratio[1]);
+  }
+};
+
+struct Problem {
+  const Points* points;
+  tiles::Stored targets;
+  Curve curve;
+  bool keras;
+};
+
+struct Totals {
+  double mass = 0.0, attraction = 0.0, repulsion = 0.0;
+};
+
+template <int W, int C, bool kUnitPower, bool kKeras>
+FASTPDR_INLINE void process_chunk_of(const Problem& problem, std::int64_t chunk, float* pulled, float* pushed,
+                                     Totals& totals) {
+  Attraction<kUnitPower, kKeras> attraction{problem.curve};
+  tiles::add_stored_pairs<W, C>(*problem.points, problem.targets, attraction, chunk, pulled);
+  const Repulsion<kUnitPower, kKeras> repulsion{problem.curve};
+  totals = {attraction.mass, attraction.value, tiles::add_all_pairs<W, C>(*problem.points, repulsion, chunk, pushed)};
+}
+
+template <int W, int C>
+FASTPDR_INLINE void choose_curve(const Problem& problem, std::int64_t chunk, float* pulled, float* pushed,
+                                 Totals& totals) {
+  const bool unit = problem.curve.b == 1.0f;
+  if (problem.keras) {
+    if (unit) return process_chunk_of<W, C, true, true>(problem, chunk, pulled, pushed, totals);
+    return process_chunk_of<W, C, false, true>(problem, chunk, pulled, pushed, totals);
+  }
+  if (unit) return process_chunk_of<W, C, true, false>(problem, chunk, pulled, pushed, totals);
+  return process_chunk_of<W, C, false, false>(problem, chunk, pulled, pushed, totals);
+}
+
+template <int W>
+FASTPDR_INLINE void process_chunk_body(const Problem& problem, std::int64_t chunk, float* pulled, float* pushed,
+                                       Totals& totals) {
+  switch (problem.points->c) {
+    case 2: return choose_curve<W, 2>(problem, chunk, pulled, pushed, totals);
+    case 3: return choose_curve<W, 3>(problem, chunk, pulled, pushed, totals);
+    case 4: return choose_curve<W, 4>(problem, chunk, pulled, pushed, totals);
+    default: return choose_curve<W, 0>(problem, chunk, pulled, pushed, totals);
+  }
+}
+
+FASTPDR_MULTIVERSION(process_chunk,
+                     (const Problem& problem, std::int64_t chunk, float* pulled, float* pushed, Totals& totals),
+                     (problem, chunk, pulled, pushed, totals))
+
+}  // namespace
+
+void pair_loss(const float* y, const std::int64_t* indptr, const std::int64_t* indices, const float* values,
+               std::int64_t b, std::int64_t c, const PairCurve& curve, float* loss, float* grad) {
+  const tiles::Map map(y, b, c);
+  const Points& points = map.points();
+  const Problem problem{&points,
+                        {indptr, indices, values},
+                        {static_cast<float>(1.0 / curve.a), static_cast<float>(curve.b), static_cast<float>(curve.eps),
+                         static_cast<float>(curve.clip)},
+                        curve.keras};
+  const tiles::Sums pulled(points, c), pushed(points, c);
+  std::vector<Totals> totals(points.chunks);
+#pragma omp parallel for schedule(dynamic, 1) if (points.chunks > 1)
+  for (std::int64_t chunk = 0; chunk < points.chunks; ++chunk) {
+    process_chunk(problem, chunk, pulled.cleared(chunk), pushed.cleared(chunk), totals[chunk]);
+  }
+  Totals sum;
+  for (const Totals& part : totals) {
+    sum.mass += part.mass;
+    sum.attraction += part.attraction;
+    sum.repulsion += part.repulsion;
+  }
+  // Fewer than two points, or targets without mass: what is not defined pulls and pushes nowhere.
+  const double inverse_mass = sum.mass > 0.0 ? 1.0 / sum.mass : 0.0;
+  const double factor = b > 1 ? curve.repulsion / (static_cast<double>(b) * (b - 1)) : 0.0;
+  *loss = static_cast<float>(sum.attraction * inverse_mass + factor * sum.repulsion);
+  tiles::combine(points, pulled, inverse_mass, pushed, 2.0 * factor, grad);
+}
+
+}  // namespace fastpdr

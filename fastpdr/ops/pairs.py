@@ -1,0 +1,120 @@
+"""UMAP's and LargeVis's loss of a map: argument checks, autograd, the choice of native or reference.
+
+The kernel's forward pass returns loss and gradient together, so backward is one multiplication.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from fastpdr import _native, reference
+from fastpdr.ops._arguments import csr_parts, require_choice, require_map, require_number, require_square
+
+_PAIR_LOSS = _native.overload("pair_loss")
+_MAX_COMPONENTS = 64  # of the native kernel
+
+if _PAIR_LOSS is not None:
+
+    @torch.library.register_fake("fastpdr::pair_loss")
+    def _(
+        y: torch.Tensor,
+        indptr: torch.Tensor,
+        indices: torch.Tensor,
+        values: torch.Tensor,
+        a: float,
+        b: float,
+        repulsion: float,
+        eps: float,
+        clip: float,
+        keras: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return y.new_empty(()), y.new_empty(y.shape)
+
+
+class _PairLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: torch.Tensor, targets: tuple[torch.Tensor, ...], *settings: float) -> torch.Tensor:
+        loss, grad = _PAIR_LOSS(y, *targets, *settings)
+        ctx.save_for_backward(grad)
+        ctx.inputs = 2 + len(settings)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad,) = ctx.saved_tensors
+        return (grad_loss * grad,) + (None,) * (ctx.inputs - 1)
+
+
+def pair_loss(
+    y: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    a: float,
+    b: float,
+    repulsion: float,
+    eps: float = 1e-3,
+    clip: float = 4.0,
+    kernel: str = "umap",
+) -> torch.Tensor:
+    """Attraction along given pairs and repulsion between all pairs of a map: UMAP, and LargeVis with a = b = 1.
+
+    With ``s_ij = |y_i - y_j|²``, ``v = targets / Σ targets`` and the similarity ``q(s) = 1 / (1 + a s^b)``::
+
+        loss = Σ v_ij (-log q(s_ij)) + repulsion · mean_{i≠j} (-log(1 - q(s_ij + eps)))
+
+    All pairs of the batch repel. ``repulsion`` equals the negative samples per positive pair of the sampling methods
+    (times gamma for LargeVis), whatever b and the size of the data set. No [b, b] temporary is made.
+
+    Parameters
+    ----------
+    y : torch.Tensor
+        ``[b, c]`` float32 (native) or float64 (reference), the map; differentiable, once.
+    targets : torch.Tensor
+        ``[b, b]`` sparse_csr of y's dtype and device, entries >= 0, symmetric or not, the diagonal ignored: the
+        weights of the pairs that attract. Not differentiable.
+    a, b : float
+        Of the similarity's curve, > 0.
+    repulsion : float
+        Factor of the repulsion, >= 0.
+    eps : float
+        Added to the squared distance in the repulsion, >= 0.
+    clip : float
+        Longest gradient of a pair's -log q and of its -log(1 - q) with respect to one of its points, before weights
+        and ``repulsion`` multiply it; 0 leaves gradients as they are. The loss itself is not clipped, so finite
+        differences agree with the gradient only where nothing was.
+    kernel : {"umap", "keras"}
+        "keras" takes q / (1 + q) = 1 / (2 + a s^b) for q: what umap-learn's ParametricUMAP trains, since it applies
+        a logistic function to log q.
+
+    Returns
+    -------
+    torch.Tensor
+        The loss, a scalar of y's dtype. 0 for fewer than two points; targets without mass leave the repulsion.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type, dtype, shape, device or range.
+
+    References
+    ----------
+    McInnes, Healy & Melville (2018), UMAP: Uniform Manifold Approximation and Projection, arXiv:1802.03426. Tang, Liu,
+    Zhang & Mei (2016), Visualizing Large-scale and High-dimensional Data, WWW.
+    """
+    require_map("pair_loss", y)
+    require_square("pair_loss", "targets", targets, y, (torch.sparse_csr,))
+    a = require_number("pair_loss", "a", a, above=0.0)
+    b = require_number("pair_loss", "b", b, above=0.0)
+    repulsion = require_number("pair_loss", "repulsion", repulsion, above=0.0, inclusive=True)
+    eps = require_number("pair_loss", "eps", eps, above=0.0, inclusive=True)
+    clip = require_number("pair_loss", "clip", clip, above=0.0, inclusive=True)
+    require_choice("pair_loss", "kernel", kernel, ("umap", "keras"))
+    if y.shape[1] > _MAX_COMPONENTS or not _native.has_kernel("pair_loss", y, targets):
+        return reference.pair_loss(
+            y, targets.detach(), a=a, b=b, repulsion=repulsion, eps=eps, clip=clip, kernel=kernel
+        )
+    return _PairLoss.apply(y, csr_parts(targets), a, b, repulsion, eps, clip, kernel == "keras")
