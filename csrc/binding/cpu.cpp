@@ -1,10 +1,12 @@
 // The operators on CPU tensors: checks, allocation, the kernel.
 #include <torch/csrc/stable/library.h>
 
+#include <cmath>
 #include <tuple>
 #include <vector>
 
 #include "fastpdr/perplexity.h"
+#include "fastpdr/sampling.h"
 #include "fastpdr/student_t.h"
 #include "tensor.h"
 
@@ -65,12 +67,39 @@ std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y_, const Tensor& indp
   return {loss, grad};
 }
 
+Tensor alias_table(const Tensor& weights_) {
+  const Tensor weights = require(weights_, ScalarType::Double, 1, "alias_table: weights");
+  const int64_t e = weights.size(0);
+  STD_TORCH_CHECK(e >= 1 && e < kAliasMaxEntries, "alias_table: weights must be [e] with 1 <= e < 2^31");
+  const double* values = read<double>(weights);
+  bool positive = false, valid = true;
+  for (int64_t i = 0; i < e; ++i) {
+    positive |= values[i] > 0.0;
+    valid &= values[i] >= 0.0 && values[i] < INFINITY;
+  }
+  STD_TORCH_CHECK(positive && valid, "alias_table: weights must be finite, >= 0 and not all 0");
+  Tensor table = torch::stable::new_empty(weights, {e, 2}, ScalarType::Long);
+  fastpdr::alias_table(values, e, write<int64_t>(table));
+  return table;
+}
+
+Tensor sample_edges(const Tensor& table_, int64_t n_edges, int64_t seed, int64_t step) {
+  const Tensor table = require(table_, ScalarType::Long, 2, "sample_edges: table");
+  STD_TORCH_CHECK(table.size(0) >= 1 && table.size(1) == 2, "sample_edges: table must be [e, 2] with e >= 1");
+  STD_TORCH_CHECK(n_edges >= 0 && seed >= 0 && step >= 0, "sample_edges: n_edges, seed and step must be >= 0");
+  Tensor edges = torch::stable::new_empty(table, {n_edges});
+  fastpdr::sample_edges(read<int64_t>(table), table.size(0), n_edges, seed, step, write<int64_t>(edges));
+  return edges;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
   m.impl("perplexity_search", TORCH_BOX(&perplexity_search));
   m.impl("student_t_kl", TORCH_BOX(&student_t_kl));
   m.impl("student_t_kl_csr", TORCH_BOX(&student_t_kl_csr));
+  m.impl("alias_table", TORCH_BOX(&alias_table));
+  m.impl("sample_edges", TORCH_BOX(&sample_edges));
 }
 
 }  // namespace fastpdr::binding

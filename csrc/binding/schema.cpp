@@ -7,4 +7,6 @@ STABLE_TORCH_LIBRARY(fastpdr, m) {
   m.def(
       "student_t_kl_csr(Tensor y, Tensor indptr, Tensor indices, Tensor values, float dof, float exaggeration) "
       "-> (Tensor loss, Tensor grad)");
+  m.def("alias_table(Tensor weights) -> Tensor");
+  m.def("sample_edges(Tensor table, int n_edges, int seed, int step) -> Tensor");
 }
