@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-OPS = ("perplexity_search", "student_t_kl", "student_t_kl_csr", "alias_table", "sample_edges")
+OPS = ("perplexity_search", "student_t_kl", "student_t_kl_csr", "alias_table", "sample_edges", "subgraph")
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
 _logger = logging.getLogger("fastpdr")

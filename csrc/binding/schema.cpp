@@ -9,4 +9,7 @@ STABLE_TORCH_LIBRARY(fastpdr, m) {
       "-> (Tensor loss, Tensor grad)");
   m.def("alias_table(Tensor weights) -> Tensor");
   m.def("sample_edges(Tensor table, int n_edges, int seed, int step) -> Tensor");
+  m.def(
+      "subgraph(Tensor indptr, Tensor indices, Tensor values, Tensor rows) "
+      "-> (Tensor indptr, Tensor indices, Tensor values)");
 }

@@ -3,5 +3,6 @@
 from fastpdr.ops.perplexity import perplexity_search
 from fastpdr.ops.sampling import alias_table, sample_edges
 from fastpdr.ops.student_t import student_t_kl
+from fastpdr.ops.subgraph import subgraph
 
-__all__ = ["alias_table", "perplexity_search", "sample_edges", "student_t_kl"]
+__all__ = ["alias_table", "perplexity_search", "sample_edges", "student_t_kl", "subgraph"]

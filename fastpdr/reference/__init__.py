@@ -3,5 +3,6 @@
 from fastpdr.reference.perplexity import perplexity_search
 from fastpdr.reference.sampling import alias_table, sample_edges
 from fastpdr.reference.student_t import student_t_kl
+from fastpdr.reference.subgraph import subgraph
 
-__all__ = ["alias_table", "perplexity_search", "sample_edges", "student_t_kl"]
+__all__ = ["alias_table", "perplexity_search", "sample_edges", "student_t_kl", "subgraph"]
