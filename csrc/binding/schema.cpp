@@ -10,4 +10,9 @@ STABLE_TORCH_LIBRARY(fastpdr, m) {
   m.def(
       "pair_loss(Tensor y, Tensor indptr, Tensor indices, Tensor values, float a, float b, float repulsion, float eps, "
       "float clip, bool keras) -> (Tensor loss, Tensor grad)");
+  m.def("alias_table(Tensor weights) -> Tensor");
+  m.def("sample_edges(Tensor table, int n_edges, int seed, int step) -> Tensor");
+  m.def(
+      "subgraph(Tensor indptr, Tensor indices, Tensor values, Tensor rows) "
+      "-> (Tensor indptr, Tensor indices, Tensor values)");
 }

@@ -2,6 +2,8 @@
 
 from fastpdr.reference.pairs import pair_loss
 from fastpdr.reference.perplexity import perplexity_search
+from fastpdr.reference.sampling import alias_table, sample_edges
 from fastpdr.reference.student_t import student_t_kl
+from fastpdr.reference.subgraph import subgraph
 
-__all__ = ["pair_loss", "perplexity_search", "student_t_kl"]
+__all__ = ["alias_table", "pair_loss", "perplexity_search", "sample_edges", "student_t_kl", "subgraph"]
