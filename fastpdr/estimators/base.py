@@ -6,12 +6,10 @@ A method adds its own parameters and says in ``_make_objective`` what a batch is
 from __future__ import annotations
 
 import copy
-import math
 import os
-import secrets
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -23,16 +21,43 @@ from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from fastpdr.estimators.resolve import (
+    ROWS_AT_ONCE,
+    as_tensor,
+    draw_seed,
+    forked_generators,
+    measure_noise,
+    place,
+    principal_components,
+    require_width,
+    resolve_device,
+    use_bfloat16,
+)
 from fastpdr.estimators.saving import save
 from fastpdr.metrics import trustworthiness
 from fastpdr.training import InputScaling, TrainingSettings, TrainingState, build_encoder, train
 from fastpdr.training.callbacks import Callback, EarlyStopping, ProgressBar
 from fastpdr.training.encoder import ACTIVATIONS
 from fastpdr.training.loop import pretrain
-from fastpdr.training.objectives import BatchTSNE
+from fastpdr.training.objectives import Objective
 
-ROWS_AT_ONCE = 8192  # of transform
+HIDDEN_DIMS = (512, 512, 256, 128)
 FULLY_SCORED_ROWS, SCORED_ROWS = 10_000, 2_000
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the parts of one fit are made from."""
+
+    X: NDArray[Any]  # [n, d] as validated
+    raw: torch.Tensor  # the same on the device
+    rows: torch.Tensor  # [n, d] float32, scaled as the built-in encoder does
+    inputs: torch.Tensor  # [n, d] float32, what the encoder to train reads
+    y: Any  # what the user gave, or None
+    landmarks: Any  # likewise
+    resumed: bool  # whether the map that there is is trained on
+    seed: int
+    generator: torch.Generator
 
 
 class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -117,29 +142,35 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         FloatingPointError
             If the loss stops being finite.
         """
+        return self._learn(X)
+
+    def _learn(
+        self, X: ArrayLike, y: Any = None, landmarks: Any = None, *, start: nn.Module | None = None
+    ) -> ParametricEmbedding:
+        """Run a fit; from the encoder `start`, if there is one."""
         self._validate_params()
-        data = self._validated(X, ensure_min_samples=2)
-        objective = self._make_objective(len(data))
+        data = self._validated(X, ensure_min_samples=2, reset=start is None)
         device = resolve_device(self.device)
         seed = draw_seed(self.random_state)
         with forked_generators(seed, device):
-            generator = torch.Generator(device).manual_seed(seed)
             raw = as_tensor(data).to(device)
-            scaling = InputScaling.fit(raw)
-            rows = scaling(raw)
-            encoder, inputs = self._make_encoder(scaling, raw, rows)
-            network = encoder[1] if self.encoder is None else encoder
-            settings = self._make_settings(rows, 1.0 if self.encoder is None else float(scaling.scale), generator)
-            target = self._initial_map(rows)
+            own = self.encoder is not None
+            scaling = InputScaling.fit(raw) if start is None or own else start.to(device)[0]
+            rows = torch.cat([scaling(part) for part in raw.split(ROWS_AT_ONCE)])
+            encoder, inputs = self._make_encoder(scaling, raw, rows, start)
+            network = encoder if own else encoder[1]
+            generator = torch.Generator(device).manual_seed(seed)
+            fit = Fit(data, raw, rows, inputs, y, landmarks, start is not None, seed, generator)
+            objective, terms = self._make_objective(fit), self._make_terms(fit)
+            settings = self._make_settings(fit, objective, float(scaling.scale) if own else 1.0)
+            target = self._initial_map(rows) if start is None else None
             if target is not None:
-                pretrain(network, inputs, target, settings, generator)
-            state = self._run(network, rows, inputs, objective, settings, generator)
-            if self.encoder is None:
+                pretrain(network, inputs, target, settings, fit.generator)
+            state = self._run(network, fit, objective, settings, terms)
+            if not own:
                 encoder[1].keep_outputs(self.n_components)
         self.encoder_ = encoder.eval()
-        self.loss_history_ = state.loss_history
-        self.kl_divergence_ = state.loss_history[-1]
-        self.n_iter_ = state.epoch
+        self._keep(state, terms, scaling, resumed=start is not None)
         self.embedding_ = self._place(data)
         return self
 
@@ -224,15 +255,34 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def _n_features_out(self) -> int:
         return self.n_components
 
-    def _make_objective(self, n: int) -> BatchTSNE:
-        raise NotImplementedError
+    @abstractmethod
+    def _make_objective(self, fit: Fit) -> Objective:
+        """Say what a batch is compared with."""
+
+    def _make_terms(self, fit: Fit) -> list[nn.Module]:
+        """Return further parts of the loss."""
+        return []
+
+    @abstractmethod
+    def _automatic_epochs(self, per_epoch: int) -> int:
+        """Return how many epochs of so many batches the method trains by itself."""
+
+    def _keep(self, state: TrainingState, terms: Sequence[nn.Module], scaling: InputScaling, *, resumed: bool) -> None:
+        """Store what a training leaves beside the encoder."""
+        earlier = (self.loss_history_, self.n_iter_) if resumed else ([], 0)
+        self.loss_history_: list[float] = earlier[0] + state.loss_history
+        self.n_iter_: int = earlier[1] + state.epoch
 
     def _validated(self, X: ArrayLike, **checks: Any) -> NDArray[Any]:
         """X as finite float32 or float64 in rows one after another, checked as scikit-learn does."""
         return np.ascontiguousarray(validate_data(self, X, dtype=_dtypes(X), **checks))
 
-    def _make_encoder(self, scaling: InputScaling, raw: torch.Tensor, rows: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    def _make_encoder(
+        self, scaling: InputScaling, raw: torch.Tensor, rows: torch.Tensor, start: nn.Module | None
+    ) -> tuple[Any, torch.Tensor]:
         """The network to train, on the device, with the tensor it reads: scaled rows, or an own encoder's raw data."""
+        if start is not None:
+            return copy.deepcopy(start).to(rows.device), rows if self.encoder is None else raw.float()
         if self.encoder is None:
             widths = [int(width) for width in self.hidden_dims]
             if any(width < 1 for width in widths):
@@ -240,17 +290,16 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             built_in = build_encoder(scaling, self.n_components + self.extra_components, widths, self.activation)
             return built_in.to(rows.device), rows
         encoder, inputs = copy.deepcopy(self.encoder).to(rows.device), raw.float()
-        require_width(encoder, inputs[:2], self.n_components, type(self).__name__)
+        require_width("encoder", encoder, inputs[:2], self.n_components, type(self).__name__)
         return encoder, inputs
 
-    def _make_settings(self, rows: torch.Tensor, unit: float, generator: torch.Generator) -> TrainingSettings:
+    def _make_settings(self, fit: Fit, objective: Objective, unit: float) -> TrainingSettings:
         """The loop's numbers; `unit` is what 1 in the scaled rows is in the encoder's input."""
-        batch_size = self.batch_size or automatic_batch_size(len(rows))
-        noise = unit * measure_noise(rows, generator) if self.input_noise == "auto" else float(self.input_noise)
+        automatic = self.input_noise == "auto"
         return TrainingSettings(
             n_components=self.n_components,
-            n_epochs=self.n_epochs or automatic_epochs(len(rows), batch_size),
-            batch_size=batch_size,
+            n_epochs=self.n_epochs or self._automatic_epochs(objective.per_epoch),
+            batch_size=self._batch_size(len(fit.rows)),
             learning_rate=self.learning_rate,
             lr_schedule=self.lr_schedule,
             optimizer=self.optimizer,
@@ -259,9 +308,13 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             exaggeration_epochs=self.early_exaggeration_epochs,
             clip_grad_value=self.clip_grad_value,
             clip_grad_norm=self.clip_grad_norm,
-            input_noise=noise,
-            bfloat16=use_bfloat16(self.precision, rows.device),
+            input_noise=unit * measure_noise(fit.rows, fit.generator) if automatic else float(self.input_noise),
+            bfloat16=use_bfloat16(self.precision, fit.rows.device),
         )
+
+    def _batch_size(self, n: int) -> int:
+        """Rows of a batch."""
+        return self.batch_size or (512 if n < 10_000 else 1024)
 
     def _initial_map(self, rows: torch.Tensor) -> torch.Tensor | None:
         """What the encoder is taught before the training: nothing, principal components, or the user's map."""
@@ -278,34 +331,24 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def _run(
         self,
         network: nn.Module,
-        rows: torch.Tensor,
-        inputs: torch.Tensor,
-        objective: BatchTSNE,
+        fit: Fit,
+        objective: Objective,
         settings: TrainingSettings,
-        generator: torch.Generator,
+        terms: Sequence[nn.Module],
     ) -> TrainingState:
         callbacks: list[Callback | Callable[[TrainingState], bool | None]] = list(self.callbacks or ())
         if self.early_stopping_patience is not None:
             callbacks.append(EarlyStopping(self.early_stopping_patience, self.early_stopping_min_delta))
         if not self.verbose:
-            return train(network, rows, inputs, objective, settings, generator, callbacks)
+            return train(network, fit.inputs, objective, settings, fit.generator, callbacks, terms)
         bar = ProgressBar(settings.n_epochs, type(self).__name__)
         try:
-            return train(network, rows, inputs, objective, settings, generator, [bar, *callbacks])
+            return train(network, fit.inputs, objective, settings, fit.generator, [bar, *callbacks], terms)
         finally:
             bar.close()
 
     def _place(self, X: NDArray[Any]) -> NDArray[np.float32]:
-        parameter = next(self.encoder_.parameters(), None)
-        device = parameter.device if parameter is not None else torch.device("cpu")
-        self.encoder_.eval()
-        result = np.empty((len(X), self.n_components), dtype=np.float32)
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            for begin in range(0, len(X), ROWS_AT_ONCE):
-                part = as_tensor(X[begin : begin + ROWS_AT_ONCE]).to(device)
-                part = part if self.encoder is None else part.float()
-                result[begin : begin + ROWS_AT_ONCE] = self.encoder_(part).float().cpu().numpy()
-        return result
+        return place(self.encoder_, X, self.n_components, exact=self.encoder is None)
 
 
 def _dtypes(X: object) -> list[type]:
@@ -313,118 +356,3 @@ def _dtypes(X: object) -> list[type]:
     dtype = getattr(X, "dtype", None)
     small = isinstance(dtype, np.dtype) and dtype.itemsize <= 2
     return [np.float32, np.float64] if small else [np.float64, np.float32]
-
-
-def as_tensor(array: NDArray[Any]) -> torch.Tensor:
-    """The array's own memory as a tensor, which nobody writes to: PyTorch's warning about read-only data is moot."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
-
-
-def automatic_batch_size(n: int) -> int:
-    """Rows per batch: 512, and 1024 from 10,000 rows on, where a small batch holds too few of a row's neighbours."""
-    return 512 if n < 10_000 else 1024
-
-
-def automatic_epochs(n: int, batch_size: int) -> int:
-    """Epochs that make about 400 steps, at least 20."""
-    return max(20, math.ceil(400 / math.ceil(n / batch_size)))
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The device by name; "auto" takes a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<i>', got {device!r} ({reason})") from None
-    if resolved.type == "meta":
-        raise ValueError("device must be one that computes, got 'meta'")
-    return resolved
-
-
-def draw_seed(random_state: Any) -> int:
-    """One seed from scikit-learn's random_state; None takes the operating system's, never a global generator's."""
-    if random_state is None:
-        return secrets.randbits(31)
-    if isinstance(random_state, Integral):
-        return int(random_state)
-    draw = random_state.integers if isinstance(random_state, np.random.Generator) else random_state.randint
-    return int(draw(2**31 - 1))
-
-
-@contextmanager
-def forked_generators(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed PyTorch's generators for what has no generator argument (weights, dropout), and put them back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether the encoder multiplies in bf16: "auto" does so where the device has units for it."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: a torch may lack them
-        return any(getattr(torch.cpu, name, bool)() for name in questions)
-    return False
-
-
-def measure_noise(rows: torch.Tensor, generator: torch.Generator, share: float = 0.75) -> float:
-    """Deviation per coordinate that moves a row by a share of the median distance to its nearest neighbour.
-
-    Measured between up to 512 rows and up to 20,000 others.
-    """
-    n, d = rows.shape
-    order = torch.randperm(n, generator=generator, device=rows.device)
-    others = rows[order[:20_000]]
-    anchors = others[:512]
-    square = others.square().sum(1)
-    sqdist = torch.addmm(square[None, :], anchors, others.T, alpha=-2) + square[: len(anchors), None]
-    sqdist.fill_diagonal_(torch.inf)
-    nearest = sqdist.amin(1).clamp_min(0).sqrt()
-    return share * float(nearest.median()) / math.sqrt(d)
-
-
-def principal_components(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """First principal components ``[n, count]``, the largest with deviation 1; zeros where the data has no more."""
-    centred = rows - rows.mean(0)
-    q = min(count, *centred.shape)
-    _, _, v = torch.svd_lowrank(centred, q=min(q + 6, *centred.shape))
-    scores = centred @ v[:, :q]
-    scores = scores / scores[:, 0].std().clamp_min(1e-12)
-    return torch.nn.functional.pad(scores, (0, count - q))
-
-
-def require_width(encoder: nn.Module, rows: torch.Tensor, n_components: int, name: str) -> None:
-    """Try the encoder on two rows: its output must be ``[2, n_components]``."""
-    encoder.eval()
-    try:
-        with torch.inference_mode():
-            y = encoder(rows)
-    except Exception as error:
-        raise ValueError(f"{name}: encoder fails on rows of shape {tuple(rows.shape)}: {error}") from error
-    shape = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
-    if shape != (len(rows), n_components):
-        raise ValueError(
-            f"{name}: encoder must map [b, {rows.shape[1]}] to [b, n_components={n_components}], "
-            f"got {shape} from {len(rows)} rows"
-        )
-
-
-def perplexity_list(values: float | Sequence[float], n: int, name: str, argument: str) -> list[float]:
-    """Perplexities as numbers within what n rows can reach."""
-    levels = [float(value) for value in np.atleast_1d(np.asarray(values, dtype=float))]
-    if not levels or not all(1.0 <= level < n for level in levels):
-        raise ValueError(
-            f"{name}: {argument} must be at least 1 and less than the number of rows, got {values!r} with n = {n} rows"
-        )
-    return levels

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FORMAT = "fastpdr-model"
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "encoder.safetensors"
-FITTED = ("n_features_in_", "n_iter_", "kl_divergence_", "loss_history_")
+FITTED = ("n_features_in_", "n_iter_", "loss_history_")
 
 
 def save(estimator: ParametricEmbedding, path: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -178,7 +178,7 @@ def restore(
 ) -> ParametricEmbedding:
     """Make the estimator that config and weights describe."""
     from fastpdr import estimators
-    from fastpdr.estimators.base import resolve_device
+    from fastpdr.estimators.resolve import resolve_device
 
     if config["class"] not in estimators.__all__ or config["class"] == "load":
         raise KeyError(f"unknown class {config['class']!r}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
@@ -11,14 +13,65 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from fastpdr.estimators.base import ParametricEmbedding, perplexity_list
+from fastpdr.estimators.base import HIDDEN_DIMS, Fit, ParametricEmbedding
+from fastpdr.estimators.resolve import perplexity_list
+from fastpdr.graph import KNNGraph, perplexity_affinities
+from fastpdr.training.batches import EdgeBatches, RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState
-from fastpdr.training.objectives import BatchTSNE
+from fastpdr.training.objectives import BatchTSNE, NeighborTSNE, Objective
 
-HIDDEN_DIMS = (512, 512, 256, 128)
+STEPS, FEWEST_EPOCHS = 400, 20  # of a training by itself
+RANDOM_ROWS = 10_000  # up to which random batches hold enough of P
+LARGEST_SCALE = 64.0  # of a multiscale P: three times as many neighbours are sought
 
 
-class ParametricTSNE(ParametricEmbedding):
+class TSNE(ParametricEmbedding):
+    """Base of the two t-SNE estimators; each says which perplexities it takes."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **ParametricEmbedding._parameter_constraints,
+        "affinity": [StrOptions({"batch", "knn"})],
+        "n_jobs": [Integral, None],
+    }
+
+    affinity: str
+    n_jobs: int | None
+
+    @property
+    def kl_divergence_(self) -> float:
+        """The mean divergence of the last epoch's batches."""
+        return self.loss_history_[-1]
+
+    @abstractmethod
+    def _levels(self, n: int) -> list[float] | None:
+        """Return the perplexities for n rows, counted in the whole data set; None takes all scales of the batch."""
+
+    def _automatic_epochs(self, per_epoch: int) -> int:
+        return max(FEWEST_EPOCHS, math.ceil(STEPS / per_epoch))
+
+    def _make_objective(self, fit: Fit) -> Objective:
+        n = len(fit.rows)
+        batch_size, levels = self._batch_size(n), self._levels(n)
+        if self.affinity == "batch":
+            return BatchTSNE(fit.rows, levels, self.dof, RandomBatches(n, batch_size, fit.generator))
+        levels = levels or neighbor_scales(n)
+        p = perplexity_affinities(self._neighbors(fit, min(n - 1, math.ceil(3 * max(levels)))), levels)
+        p = p.to(fit.rows.device)
+        if n <= RANDOM_ROWS:
+            return NeighborTSNE(p, self.dof, RandomBatches(n, batch_size, fit.generator))
+        return NeighborTSNE(p, self.dof, EdgeBatches(p, batch_size, math.ceil(n / batch_size), fit.seed))
+
+    def _neighbors(self, fit: Fit, k: int) -> KNNGraph:
+        return KNNGraph.build(fit.X, k, n_jobs=self.n_jobs, random_state=fit.seed, verbose=bool(self.verbose))
+
+
+def neighbor_scales(n: int) -> list[float]:
+    """Powers of two up to 64 whose threefold n rows can give as neighbours; [1] where there is none."""
+    most = min(LARGEST_SCALE, (n - 1) / 3)
+    return [2.0**h for h in range(1, 1 + int(math.log2(most)))] if most >= 2 else [1.0]
+
+
+class ParametricTSNE(TSNE):
     """Parametric t-SNE: a neural network learns the map from data to ``n_components`` dimensions.
 
     Batches are drawn anew in every epoch over all rows; each is calibrated to its own similarities and compared with
@@ -31,8 +84,13 @@ class ParametricTSNE(ParametricEmbedding):
         Dimensions of the map.
     perplexity : float or "auto"
         Effective number of neighbours of a row in the whole data set, at least 1 and less than its rows. "auto" is 30,
-        or a third of the other rows where these are fewer than 90. A batch of b out of n rows holds a share b / n of
-        the neighbours: its own perplexity is that share of this one, but at least 2.
+        or 15 with ``affinity="knn"``, but at most a third of the other rows. A batch of b out of n rows holds a share
+        b / n of the neighbours: its own perplexity is that share of this one, but at least 2.
+    affinity : {"batch", "knn"}
+        Similarities calibrated anew within every batch, or those of one neighbour graph of the whole data set, three
+        times the perplexity wide, of which a batch gets what is among its rows. Up to 10,000 rows batches are drawn at
+        random. Beyond, random rows are hardly ever neighbours: a batch is made of edges drawn by their similarity,
+        an epoch has as many batches as otherwise, and every row is normalised on its own.
     hidden_dims : sequence of int
         Widths of the hidden layers (Linear, LayerNorm, activation).
     activation : {"gelu", "relu", "leaky_relu", "silu", "elu", "tanh"}
@@ -84,6 +142,8 @@ class ParametricTSNE(ParametricEmbedding):
     random_state : int, RandomState, Generator or None
         The same number gives the same map on the same machine, bit for bit on the CPU. No global generator is used
         or changed.
+    n_jobs : int, optional
+        Threads of the search for neighbours; None takes PyTorch's number, -1 all.
     callbacks : list, optional
         Functions of a :class:`fastpdr.training.TrainingState`, or objects with ``on_epoch_end``; called after each
         epoch. A true result stops the training.
@@ -116,7 +176,7 @@ class ParametricTSNE(ParametricEmbedding):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **ParametricEmbedding._parameter_constraints,
+        **TSNE._parameter_constraints,
         "perplexity": [Interval(Real, 1, None, closed="left"), StrOptions({"auto"})],
     }
 
@@ -125,6 +185,7 @@ class ParametricTSNE(ParametricEmbedding):
         n_components: int = 2,
         *,
         perplexity: float | str = "auto",
+        affinity: str = "batch",
         hidden_dims: Sequence[int] = HIDDEN_DIMS,
         activation: str = "gelu",
         encoder: nn.Module | None = None,
@@ -147,18 +208,19 @@ class ParametricTSNE(ParametricEmbedding):
         precision: str = "auto",
         device: str | torch.device = "auto",
         random_state: Any = None,
+        n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
         verbose: bool | int = False,
     ) -> None:
         self._set_parameters(locals())
 
-    def _make_objective(self, n: int) -> BatchTSNE:
-        perplexity = min(30.0, max(1.0, (n - 1) / 3)) if self.perplexity == "auto" else self.perplexity
-        levels = perplexity_list(perplexity, n, type(self).__name__, "perplexity")
-        return BatchTSNE(n, levels, self.dof)
+    def _levels(self, n: int) -> list[float]:
+        automatic = 30.0 if self.affinity == "batch" else 15.0
+        perplexity = min(automatic, max(1.0, (n - 1) / 3)) if self.perplexity == "auto" else self.perplexity
+        return perplexity_list(perplexity, n, type(self).__name__, "perplexity")
 
 
-class MultiscaleParametricTSNE(ParametricEmbedding):
+class MultiscaleParametricTSNE(TSNE):
     """Multiscale parametric t-SNE: similarities averaged over many perplexities, none of which has to be chosen.
 
     Keeps the structure at all scales, from the nearest neighbours to half of a batch (Crecchi, de Bodt, Verleysen, Lee
@@ -169,7 +231,7 @@ class MultiscaleParametricTSNE(ParametricEmbedding):
     ----------
     perplexities : sequence of float, optional
         Counted in the whole data set and scaled to the batch, as the perplexity of :class:`ParametricTSNE`. None takes
-        2, 4, 8, ... up to half of the batch, in the batch.
+        2, 4, 8, ... up to half of the batch, in the batch; with ``affinity="knn"`` up to 64, from one graph.
 
     All other parameters, attributes and methods are those of :class:`ParametricTSNE`.
 
@@ -183,7 +245,7 @@ class MultiscaleParametricTSNE(ParametricEmbedding):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **ParametricEmbedding._parameter_constraints,
+        **TSNE._parameter_constraints,
         "perplexities": ["array-like", None],
     }
 
@@ -192,6 +254,7 @@ class MultiscaleParametricTSNE(ParametricEmbedding):
         n_components: int = 2,
         *,
         perplexities: Sequence[float] | None = None,
+        affinity: str = "batch",
         hidden_dims: Sequence[int] = HIDDEN_DIMS,
         activation: str = "gelu",
         encoder: nn.Module | None = None,
@@ -214,12 +277,13 @@ class MultiscaleParametricTSNE(ParametricEmbedding):
         precision: str = "auto",
         device: str | torch.device = "auto",
         random_state: Any = None,
+        n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
         verbose: bool | int = False,
     ) -> None:
         self._set_parameters(locals())
 
-    def _make_objective(self, n: int) -> BatchTSNE:
+    def _levels(self, n: int) -> list[float] | None:
         if self.perplexities is None:
-            return BatchTSNE(n, None, self.dof)
-        return BatchTSNE(n, perplexity_list(self.perplexities, n, type(self).__name__, "perplexities"), self.dof)
+            return None
+        return perplexity_list(self.perplexities, n, type(self).__name__, "perplexities")

@@ -55,6 +55,27 @@ class InputScaling(nn.Module):
         return ((x - self.mean) / self.scale).float()
 
 
+class OutputScaling(nn.Module):
+    """The way back: ``x * scale + mean``, float32."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    @classmethod
+    def inverse(cls, scaling: InputScaling) -> OutputScaling:
+        """Undo a scaling."""
+        return cls(scaling.mean, scaling.scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x ``[b, d]`` in the units of the data."""
+        return (x * self.scale + self.mean).float()
+
+
 class MLP(nn.Module):
     """Multilayer perceptron with LayerNorm before every activation.
 

@@ -1,25 +1,28 @@
-"""The loop: rows -> encoder -> op -> optimizer.
+"""The loop: batch -> encoder -> op -> optimizer.
 
-Each epoch draws the batches anew and uses every row once. Nothing is read back from the device within an epoch.
+The objective draws the batches of every epoch anew. Nothing is read back from the device within an epoch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from fastpdr.training.batches import RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState, run_callbacks
-from fastpdr.training.objectives import BatchTSNE
+from fastpdr.training.objectives import Objective
 
 WARM_UP_STEPS = 50
 ANNEALED_SHARE = 0.5  # of all steps, while extra components fade away
 PRETRAINING_STEPS = 100
 FINAL_RATE = 1e-5  # of the schedules, relative to the learning rate
+NOISE_POOL = 2**22  # numbers drawn once
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ class TrainingSettings:
 
 def train(
     encoder: nn.Module,
-    rows: torch.Tensor,
     inputs: torch.Tensor,
-    objective: BatchTSNE,
+    objective: Objective,
     settings: TrainingSettings,
     generator: torch.Generator,
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] = (),
+    terms: Sequence[nn.Module] = (),
 ) -> TrainingState:
     """Train the encoder in place.
 
@@ -56,16 +59,16 @@ def train(
     ----------
     encoder : torch.nn.Module
         ``[b, d] -> [b, c]`` with c >= n_components; further outputs fade away during the first half.
-    rows : torch.Tensor
-        ``[n, d]`` float32, what similarities are measured on.
     inputs : torch.Tensor
-        ``[n, ...]`` float32, what the encoder reads (rows itself, or the raw data of an own encoder).
+        ``[n, ...]`` float32, what the encoder reads.
     objective, settings
         What is minimised, and how.
     generator : torch.Generator
-        Draws batches and noise; on the device of ``rows``.
+        Draws the noise; on the device of ``inputs``.
     callbacks
         Run after each epoch; a true result stops.
+    terms
+        Further parts of the loss (:mod:`fastpdr.training.terms`); their parameters are trained too.
 
     Returns
     -------
@@ -77,33 +80,40 @@ def train(
     FloatingPointError
         If the loss of an epoch is not finite.
     """
-    batches = math.ceil(len(rows) / settings.batch_size)
-    steps = settings.n_epochs * batches
-    optimizer = make_optimizer(encoder, settings, rows.device)
+    steps = settings.n_epochs * objective.per_epoch
+    networks = [encoder, *(term for term in terms if any(True for _ in term.parameters()))]
+    optimizer = make_optimizer(networks, settings, inputs.device)
     scheduler = make_scheduler(optimizer, settings, steps)
+    noise = Noise(settings.input_noise, generator)
     state = TrainingState(encoder, settings.n_epochs)
-    encoder.train()
+    for network in networks:
+        network.train()
     for epoch in range(settings.n_epochs):
         exaggeration = settings.exaggeration if epoch < settings.exaggeration_epochs else 1.0
-        total = torch.zeros((), dtype=torch.float64, device=rows.device)
-        for number, batch in enumerate(draw_batches(len(rows), batches, generator)):
-            fade = extra_weight((epoch * batches + number) / steps)
-            p = objective.similarities(rows[batch])
-            x = add_noise(inputs[batch], settings.input_noise, generator)
-            with autocast(rows.device, settings.bfloat16):
-                y = encoder(x)
-            loss = objective.loss(fade_extra(y.float(), settings.n_components, fade), p, exaggeration)
-            update(encoder, loss, optimizer, settings)
-            total += loss.detach().double() * len(batch)
+        total, rows = torch.zeros((), dtype=torch.float64, device=inputs.device), 0
+        for number, batch in enumerate(objective.epoch()):
+            fade = extra_weight((epoch * objective.per_epoch + number) / steps)
+            similarities = objective.similarities(batch)
+            x = inputs[batch.rows]
+            with autocast(inputs.device, settings.bfloat16):
+                y = encoder(noise.add(x))
+            y = y.float()
+            loss = objective.loss(fade_extra(y, settings.n_components, fade), similarities, exaggeration)
+            for term in terms:
+                loss = loss + term(batch.rows, x, y[:, : settings.n_components])
+            update(networks, loss, optimizer, settings)
+            total += loss.detach().double() * len(batch.rows)
+            rows += len(batch.rows)
             state.learning_rate = float(scheduler.get_last_lr()[0])
             scheduler.step()
         state.epoch = epoch + 1
         state.settled = exaggeration == 1.0 and state.epoch >= settings.n_epochs * ANNEALED_SHARE
-        state.loss_history.append(float(total) / len(rows))
+        state.loss_history.append(float(total) / rows)
         require_finite(state)
         if run_callbacks(callbacks, state):
             break
-    encoder.eval()
+    for network in networks:
+        network.eval()
     return state
 
 
@@ -115,19 +125,13 @@ def pretrain(
     generator: torch.Generator,
 ) -> None:
     """Teach the encoder a given map ``[n, n_components]``, about 100 steps of least squares."""
-    batches = math.ceil(len(inputs) / settings.batch_size)
+    batches = RandomBatches(len(inputs), settings.batch_size, generator)
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
     encoder.train()
-    for _ in range(math.ceil(PRETRAINING_STEPS / batches)):
-        for batch in draw_batches(len(inputs), batches, generator):
-            y = encoder(inputs[batch])[:, : settings.n_components]
-            update(encoder, nn.functional.mse_loss(y, target[batch]), optimizer, settings)
-
-
-def draw_batches(n: int, batches: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Cut a random order of the n rows into batches of equal size (give or take one): no row is left out."""
-    order = torch.randperm(n, generator=generator, device=generator.device)
-    return iter(order.tensor_split(batches))
+    for _ in range(math.ceil(PRETRAINING_STEPS / batches.per_epoch)):
+        for batch in batches.epoch():
+            y = encoder(inputs[batch.rows])[:, : settings.n_components]
+            update([encoder], nn.functional.mse_loss(y, target[batch.rows]), optimizer, settings)
 
 
 def extra_weight(progress: float) -> float:
@@ -142,12 +146,23 @@ def fade_extra(y: torch.Tensor, n_components: int, weight: float) -> torch.Tenso
     return torch.cat([y[:, :n_components], weight * y[:, n_components:]], dim=1)
 
 
-def add_noise(x: torch.Tensor, deviation: float, generator: torch.Generator) -> torch.Tensor:
-    """Gaussian noise on the input, a new draw for every step."""
-    if deviation == 0.0:
-        return x
-    noise = torch.empty_like(x).normal_(0.0, deviation, generator=generator)
-    return noise.add_(x)
+class Noise:
+    """Gaussian noise on the input; each step takes another stretch of one pool, since drawing costs a tenth of a step."""
+
+    def __init__(self, deviation: float, generator: torch.Generator) -> None:
+        self.deviation, self.generator = deviation, generator
+        self.offsets = random.Random(generator.initial_seed())
+        self.pool = torch.empty(0)
+
+    def add(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x with noise."""
+        if self.deviation == 0.0:
+            return x
+        if x.numel() > len(self.pool) // 2:
+            self.pool = torch.empty(max(NOISE_POOL, 2 * x.numel()), device=x.device)
+            self.pool.normal_(0.0, self.deviation, generator=self.generator)
+        offset = self.offsets.randrange(len(self.pool) - x.numel() + 1)
+        return x + self.pool[offset : offset + x.numel()].view(x.shape)
 
 
 def autocast(device: torch.device, bfloat16: bool) -> AbstractContextManager[object]:
@@ -156,21 +171,25 @@ def autocast(device: torch.device, bfloat16: bool) -> AbstractContextManager[obj
 
 
 def update(
-    encoder: nn.Module, loss: torch.Tensor, optimizer: torch.optim.Optimizer, settings: TrainingSettings
+    networks: Sequence[nn.Module], loss: torch.Tensor, optimizer: torch.optim.Optimizer, settings: TrainingSettings
 ) -> None:
-    """One step of the optimizer."""
+    """One step of the optimizer; each network's gradient is clipped on its own."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if settings.clip_grad_value is not None:
-        nn.utils.clip_grad_value_(encoder.parameters(), settings.clip_grad_value)
-    if settings.clip_grad_norm is not None:
-        nn.utils.clip_grad_norm_(encoder.parameters(), settings.clip_grad_norm)
+    for network in networks:
+        if settings.clip_grad_value is not None:
+            nn.utils.clip_grad_value_(network.parameters(), settings.clip_grad_value)
+        if settings.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip_grad_norm)
     optimizer.step()
 
 
-def make_optimizer(encoder: nn.Module, settings: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(
+    networks: Sequence[nn.Module], settings: TrainingSettings, device: torch.device
+) -> torch.optim.Optimizer:
     """The optimizer by name, fused where PyTorch has it so."""
-    parameters, rate, decay = encoder.parameters(), settings.learning_rate, settings.weight_decay
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    rate, decay = settings.learning_rate, settings.weight_decay
     fused = device.type in ("cpu", "cuda")
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, rate, betas=(0.9, 0.99), weight_decay=decay, fused=fused)

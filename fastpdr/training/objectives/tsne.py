@@ -1,4 +1,4 @@
-"""t-SNE on the similarities of the batch: dense P, calibrated anew for every batch that is drawn.
+"""t-SNE on the similarities of the batch, calibrated anew for every batch, or on those of a neighbour graph.
 
 A batch of b out of n rows holds a share b / n of every row's neighbours. Perplexities are therefore given for the
 whole data set and scaled by that share; the perplexity-free method takes the scales 2^h, h = 1 .. round(log2(b / 2)),
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 
 from fastpdr import ops
+from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
+from fastpdr.training.objectives.base import GraphObjective, Objective
 
 SMALLEST_PERPLEXITY = 2.0  # in the batch; 4 and 8 trade local structure for global
 
@@ -23,38 +25,72 @@ def automatic_perplexities(b: int) -> list[float]:
     return [scale for scale in scales if scale < b - 1] or [1.0]
 
 
-class BatchTSNE:
+class BatchTSNE(Objective):
     """Kullback-Leibler divergence between the similarities of a batch and those of its map.
 
     Parameters
     ----------
-    n : int
-        Rows of the data set.
+    data : torch.Tensor
+        ``[n, d]`` float32, what similarities are measured on.
     perplexities : sequence of float or None
         Counted in the whole data set; None takes all powers of two of the batch.
     dof : float
         Degrees of freedom of the map's Student distribution.
+    batches : RandomBatches
+        Draws the rows.
     """
 
-    def __init__(self, n: int, perplexities: Sequence[float] | None, dof: float) -> None:
-        self.n, self.perplexities, self.dof = n, perplexities, dof
+    def __init__(
+        self, data: torch.Tensor, perplexities: Sequence[float] | None, dof: float, batches: RandomBatches
+    ) -> None:
+        super().__init__(batches)
+        self.data, self.perplexities, self.dof = data, perplexities, dof
 
     def perplexities_of(self, b: int) -> list[float]:
         """The perplexities that a batch of b rows is calibrated to."""
         if self.perplexities is None:
             return automatic_perplexities(b)
-        share, largest = b / self.n, max(1.0, (b - 1) / 2)
+        share, largest = b / len(self.data), max(1.0, (b - 1) / 2)
         smallest = min(SMALLEST_PERPLEXITY, largest)
         return sorted({min(max(k * share, min(k, smallest)), largest) for k in self.perplexities})
 
-    def similarities(self, rows: torch.Tensor) -> torch.Tensor:
-        """Symmetric P ``[b, b]`` of the rows ``[b, d]``; the op that reads it normalises its sum."""
+    def similarities(self, batch: Batch) -> torch.Tensor:
+        """Symmetric P ``[b, b]`` of the rows; the op that reads it normalises its sum."""
+        rows = self.data[batch.rows]
         square = rows.square().sum(1)
         sqdist = torch.addmm(square[None, :], rows, rows.T, alpha=-2).add_(square[:, None]).clamp_min_(0)
         sqdist.fill_diagonal_(torch.inf)
         p, _ = ops.perplexity_search(sqdist, self.perplexities_of(len(rows)))
         return p + p.T
 
-    def loss(self, y: torch.Tensor, p: torch.Tensor, exaggeration: float) -> torch.Tensor:
+    def loss(self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float) -> torch.Tensor:
         """Scalar loss of the map y ``[b, c]``."""
-        return ops.student_t_kl(y, p, dof=self.dof, exaggeration=exaggeration)
+        return ops.student_t_kl(y, similarities, dof=self.dof, exaggeration=exaggeration)
+
+
+class NeighborTSNE(GraphObjective):
+    """Divergence between the global similarities among the rows of a batch, normalised to sum 1, and those of its map.
+
+    Random batches are compared as a whole. Batches of drawn edges hold pairs of neighbours far more often than the
+    global P does, of which a sum over all pairs would know nothing: every row is compared with its own sum.
+
+    Parameters
+    ----------
+    graph : torch.Tensor
+        ``[n, n]`` sparse_csr float32, symmetric P.
+    dof : float
+        Degrees of freedom of the map's Student distribution.
+    batches : RandomBatches or EdgeBatches
+        Draws the rows.
+    """
+
+    def __init__(self, graph: torch.Tensor, dof: float, batches: RandomBatches | EdgeBatches) -> None:
+        super().__init__(graph, batches)
+        self.dof = dof
+        self.normalization = "row" if isinstance(batches, EdgeBatches) else "global"
+
+    def loss(self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float) -> torch.Tensor:
+        """Scalar loss of the map y ``[b, c]``."""
+        return ops.student_t_kl(
+            y, similarities, dof=self.dof, exaggeration=exaggeration, normalization=self.normalization
+        )

@@ -1,0 +1,221 @@
+"""What UMAP and LargeVis share: one neighbour graph, labels, landmarks, training on further rows.
+
+A method says how many neighbours it needs, how their distances become similarities, and which curve it fits.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from fastpdr.estimators.base import Fit, ParametricEmbedding
+from fastpdr.graph import KNNGraph, categorical_intersection
+from fastpdr.training.batches import EdgeBatches
+from fastpdr.training.objectives import Curve, Objective, PairObjective
+from fastpdr.training.terms import Landmarks
+
+STEPS = 520  # of a training by itself, at least one epoch
+
+
+class NeighborEmbedding(ParametricEmbedding):
+    """Base of :class:`fastpdr.ParametricUMAP` and :class:`fastpdr.ParametricLargeVis`."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **ParametricEmbedding._parameter_constraints,
+        "metric": [str],
+        "negative_sample_rate": [Interval(Real, 0, None, closed="left")],
+        "precomputed_knn": [KNNGraph, tuple, list, None],
+        "target_weight": [Interval(Real, 0, 1, closed="both")],
+        "landmark_loss_fn": [callable, None],
+        "landmark_loss_weight": [Interval(Real, 0, None, closed="left")],
+        "n_jobs": [Integral, None],
+    }
+
+    # What these methods leave as it is.
+    early_exaggeration: float = 1.0
+    early_exaggeration_epochs: int = 0
+
+    metric: str
+    negative_sample_rate: float
+    precomputed_knn: Any
+    target_weight: float
+    landmark_loss_fn: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None
+    landmark_loss_weight: float
+    n_jobs: int | None
+
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, landmark_positions: ArrayLike | None = None) -> Any:
+        """Learn the map.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Rows of finite numbers of any numeric dtype, at least two.
+        y : array-like of shape (n,), optional
+            What is known of the rows draws like ones together: labels, -1 where there is none.
+        landmark_positions : array-like of shape (n, n_components), optional
+            Where rows shall lie on the map; a row of NaN is free.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter or an argument is not as documented; before any training.
+        FloatingPointError
+            If the loss stops being finite.
+        """
+        return self._learn(X, y, landmark_positions)
+
+    def fit_transform(
+        self, X: ArrayLike, y: ArrayLike | None = None, landmark_positions: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
+        """Learn the map and return that of X; the same numbers as ``transform(X)``.
+
+        Parameters
+        ----------
+        X, y, landmark_positions
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, n_components), float32
+        """
+        return self.fit(X, y, landmark_positions).embedding_
+
+    def partial_fit(self, X: ArrayLike, y: ArrayLike | None = None, landmark_positions: ArrayLike | None = None) -> Any:
+        """Train the map that there is on further rows; the first call is :meth:`fit`.
+
+        A map grows without moving where X holds rows that lie on it already and ``landmark_positions`` their places
+        (``transform`` of the map so far), with NaN for the new rows. Only the rows of this call are trained on.
+
+        Parameters
+        ----------
+        X, y, landmark_positions
+            As for :meth:`fit`, with the columns of the first call.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, FloatingPointError
+            As :meth:`fit`.
+        """
+        start = getattr(self, "encoder_", None)
+        return self._learn(X, y, landmark_positions, start=start)
+
+    def _make_objective(self, fit: Fit) -> Objective:
+        graph = self._similarities(self._neighbors(fit), fit)
+        if graph.values().numel() == 0 or not float(graph.values().max()) > 0:
+            raise ValueError(
+                f"{type(self).__name__}: no row has a neighbour with a weight, so there is nothing to learn"
+            )
+        self.graph_ = as_scipy(graph)
+        batches = EdgeBatches(graph.to(fit.rows.device), self._batch_size(len(fit.rows)), None, fit.seed)
+        return PairObjective(graph.to(fit.rows.device), self._curve(), batches)
+
+    def _make_terms(self, fit: Fit) -> list[nn.Module]:
+        if fit.landmarks is None:
+            return []
+        positions = np.asarray(fit.landmarks, dtype=np.float32)
+        shape = (len(fit.X), self.n_components)
+        if positions.shape != shape or np.isinf(positions).any():
+            raise ValueError(
+                f"{type(self).__name__}: landmark_positions must be finite or NaN, of shape {shape}, "
+                f"got shape {positions.shape}{' with infinite values' if positions.shape == shape else ''}"
+            )
+        compare = self.landmark_loss_fn or mean_distance
+        return [Landmarks(torch.from_numpy(positions).to(fit.rows.device), compare, self.landmark_loss_weight)]
+
+    def _automatic_epochs(self, per_epoch: int) -> int:
+        return max(1, round(STEPS / per_epoch))
+
+    def _neighbors(self, fit: Fit) -> KNNGraph:
+        """The k nearest other rows, found or given."""
+        k = self._count_neighbors(len(fit.X))
+        given = given_graph(self.precomputed_knn, self.metric, type(self).__name__)
+        if given is None:
+            return KNNGraph.build(
+                fit.X, k, metric=self.metric, n_jobs=self.n_jobs, random_state=fit.seed, verbose=bool(self.verbose)
+            )
+        if given.n != len(fit.X):
+            raise ValueError(
+                f"{type(self).__name__}: precomputed_knn must have a row for each of the {len(fit.X)} rows "
+                f"of X, got {given.n}"
+            )
+        if given.k < k:
+            raise ValueError(
+                f"{type(self).__name__}: precomputed_knn must have at least {k} neighbours without the row "
+                f"itself, got {given.k}"
+            )
+        return given.take(k)
+
+    def _supervised(self, graph: torch.Tensor, y: Any) -> torch.Tensor:
+        """The graph with edges between unlike labels weakened."""
+        return graph if y is None else categorical_intersection(graph, y, self.target_weight)
+
+    @abstractmethod
+    def _count_neighbors(self, n: int) -> int:
+        """Return how many other rows are needed, out of n."""
+
+    @abstractmethod
+    def _similarities(self, neighbors: KNNGraph, fit: Fit) -> torch.Tensor:
+        """Return the symmetric graph ``[n, n]`` sparse_csr whose edges attract."""
+
+    @abstractmethod
+    def _curve(self) -> Curve:
+        """Return what pairs on the map are compared by."""
+
+
+def mean_distance(y: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Mean Euclidean distance of the rows of two maps, smooth where it is 0."""
+    return ((y - positions).square().sum(1) + 1e-6).sqrt().mean()
+
+
+def given_graph(value: Any, metric: str, name: str) -> KNNGraph | None:
+    """The user's graph: one of ours, umap-learn's (indices, distances[, index]), or none."""
+    if value is None or isinstance(value, KNNGraph):
+        return value
+    if len(value) not in (2, 3):
+        raise ValueError(
+            f"{name}: precomputed_knn must be a KNNGraph or (indices, distances[, index]), got {len(value)} items"
+        )
+    indices, distances = value[:2]
+    if indices is None and distances is None:
+        return None
+    try:
+        return KNNGraph.from_precomputed(indices, distances, metric=metric)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: precomputed_knn is no graph of neighbours ({error})") from error
+
+
+def require_targets(y: Any, n: int, name: str) -> NDArray[Any] | None:
+    """y as one value for each of n rows, or None."""
+    if y is None:
+        return None
+    values = np.asarray(y)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.shape != (n,):
+        raise ValueError(f"{name}: y must have one value for each of the {n} rows of X, got shape {values.shape}")
+    return values
+
+
+def as_scipy(graph: torch.Tensor) -> Any:
+    """A sparse_csr tensor as SciPy's matrix over the same memory."""
+    from scipy.sparse import csr_matrix
+
+    parts = graph.values(), graph.col_indices(), graph.crow_indices()
+    return csr_matrix(tuple(part.cpu().numpy() for part in parts), shape=tuple(graph.shape))

@@ -1,0 +1,139 @@
+"""What the parameters of the estimators stand for: seeds, devices, numbers that "auto" and None leave open."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+
+ROWS_AT_ONCE = 8192  # that a network is run on
+
+
+def as_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """The array's own memory as a tensor, which nobody writes to: PyTorch's warning about read-only data is moot."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def place(network: nn.Module, X: NDArray[Any], width: int, *, exact: bool = False) -> NDArray[np.float32]:
+    """Run a trained network over rows ``[m, ...]`` in blocks; ``exact`` hands float64 on instead of float32."""
+    parameter = next(network.parameters(), None)
+    device = parameter.device if parameter is not None else torch.device("cpu")
+    network.eval()
+    result = np.empty((len(X), width), dtype=np.float32)
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        for begin in range(0, len(X), ROWS_AT_ONCE):
+            part = as_tensor(X[begin : begin + ROWS_AT_ONCE]).to(device)
+            part = part if exact else part.float()
+            result[begin : begin + ROWS_AT_ONCE] = network(part).float().cpu().numpy()
+    return result
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device by name; "auto" takes a GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<i>', got {device!r} ({reason})") from None
+    if resolved.type == "meta":
+        raise ValueError("device must be one that computes, got 'meta'")
+    return resolved
+
+
+def draw_seed(random_state: Any) -> int:
+    """One seed from scikit-learn's random_state; None takes the operating system's, never a global generator's."""
+    if random_state is None:
+        return secrets.randbits(31)
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    draw = random_state.integers if isinstance(random_state, np.random.Generator) else random_state.randint
+    return int(draw(2**31 - 1))
+
+
+@contextmanager
+def forked_generators(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed PyTorch's generators for what has no generator argument (weights, dropout), and put them back."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether the encoder multiplies in bf16: "auto" does so where the device has units for it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: a torch may lack them
+        return any(getattr(torch.cpu, name, bool)() for name in questions)
+    return False
+
+
+def measure_noise(rows: torch.Tensor, generator: torch.Generator, share: float = 0.75) -> float:
+    """Deviation per coordinate that moves a row by a share of the median distance to its nearest neighbour.
+
+    Measured between up to 512 rows and up to 20,000 others.
+    """
+    n, d = rows.shape
+    order = torch.randperm(n, generator=generator, device=rows.device)
+    others = rows[order[:20_000]]
+    anchors = others[:512]
+    square = others.square().sum(1)
+    sqdist = torch.addmm(square[None, :], anchors, others.T, alpha=-2) + square[: len(anchors), None]
+    sqdist.fill_diagonal_(torch.inf)
+    nearest = sqdist.amin(1).clamp_min(0).sqrt()
+    return share * float(nearest.median()) / math.sqrt(d)
+
+
+def principal_components(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """First principal components ``[n, count]``, the largest with deviation 1; zeros where the data has no more."""
+    centred = rows - rows.mean(0)
+    q = min(count, *centred.shape)
+    _, _, v = torch.svd_lowrank(centred, q=min(q + 6, *centred.shape))
+    scores = centred @ v[:, :q]
+    scores = scores / scores[:, 0].std().clamp_min(1e-12)
+    return torch.nn.functional.pad(scores, (0, count - q))
+
+
+def require_width(argument: str, network: nn.Module, rows: torch.Tensor, width: int, name: str) -> None:
+    """Try an encoder or decoder on two rows: its output must be ``[2, width]``."""
+    network.eval()
+    try:
+        with torch.inference_mode():
+            y = network(rows)
+    except Exception as error:
+        raise ValueError(f"{name}: {argument} fails on rows of shape {tuple(rows.shape)}: {error}") from error
+    shape = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
+    if shape != (len(rows), width):
+        meaning = "n_components" if argument == "encoder" else "n_features"
+        raise ValueError(
+            f"{name}: {argument} must map [b, {rows.shape[1]}] to [b, {meaning}={width}], "
+            f"got {shape} from {len(rows)} rows"
+        )
+
+
+def perplexity_list(values: float | Sequence[float], n: int, name: str, argument: str) -> list[float]:
+    """Perplexities as numbers within what n rows can reach."""
+    levels = [float(value) for value in np.atleast_1d(np.asarray(values, dtype=float))]
+    if not levels or not all(1.0 <= level < n for level in levels):
+        raise ValueError(
+            f"{name}: {argument} must be at least 1 and less than the number of rows, got {values!r} with n = {n} rows"
+        )
+    return levels
