@@ -14,7 +14,15 @@ from typing import Any
 
 import torch
 
-OPS = ("perplexity_search", "student_t_kl", "student_t_kl_csr", "alias_table", "sample_edges", "subgraph")
+OPS = (
+    "perplexity_search",
+    "student_t_kl",
+    "student_t_kl_csr",
+    "alias_table",
+    "sample_edges",
+    "subgraph",
+    "fuzzy_weights",
+)
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
 _logger = logging.getLogger("fastpdr")

@@ -7,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "fastpdr/fuzzy.h"
 #include "fastpdr/perplexity.h"
 #include "fastpdr/sampling.h"
 #include "fastpdr/student_t.h"
@@ -145,6 +146,18 @@ std::tuple<Tensor, Tensor, Tensor> subgraph(const Tensor& indptr_, const Tensor&
   return wide ? subgraph_of<double>(indptr, indices, values, rows) : subgraph_of<float>(indptr, indices, values, rows);
 }
 
+std::tuple<Tensor, Tensor, Tensor> fuzzy_weights(const Tensor& dist_, double local_connectivity) {
+  const Tensor dist = require(dist_, ScalarType::Float, 2, "fuzzy_weights: dist");
+  STD_TORCH_CHECK(local_connectivity >= 0.0, "fuzzy_weights: local_connectivity must be >= 0");
+  const int64_t n = dist.size(0), k = dist.size(1);
+  Tensor weights = torch::stable::new_empty(dist, {n, k});
+  Tensor rho = torch::stable::new_empty(dist, {n});
+  Tensor sigma = torch::stable::new_empty(dist, {n});
+  fastpdr::fuzzy_weights(read<float>(dist), n, k, local_connectivity, write<float>(weights), write<float>(rho),
+                         write<float>(sigma));
+  return {weights, rho, sigma};
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
@@ -154,6 +167,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
   m.impl("alias_table", TORCH_BOX(&alias_table));
   m.impl("sample_edges", TORCH_BOX(&sample_edges));
   m.impl("subgraph", TORCH_BOX(&subgraph));
+  m.impl("fuzzy_weights", TORCH_BOX(&fuzzy_weights));
 }
 
 }  // namespace fastpdr::binding

@@ -12,4 +12,5 @@ STABLE_TORCH_LIBRARY(fastpdr, m) {
   m.def(
       "subgraph(Tensor indptr, Tensor indices, Tensor values, Tensor rows) "
       "-> (Tensor indptr, Tensor indices, Tensor values)");
+  m.def("fuzzy_weights(Tensor dist, float local_connectivity) -> (Tensor weights, Tensor rho, Tensor sigma)");
 }
