@@ -22,6 +22,7 @@ OPS = (
     "sample_edges",
     "subgraph",
     "fuzzy_weights",
+    "symmetrize",
 )
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 

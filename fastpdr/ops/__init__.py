@@ -5,5 +5,14 @@ from fastpdr.ops.perplexity import perplexity_search
 from fastpdr.ops.sampling import alias_table, sample_edges
 from fastpdr.ops.student_t import student_t_kl
 from fastpdr.ops.subgraph import subgraph
+from fastpdr.ops.symmetrize import symmetrize
 
-__all__ = ["alias_table", "fuzzy_weights", "perplexity_search", "sample_edges", "student_t_kl", "subgraph"]
+__all__ = [
+    "alias_table",
+    "fuzzy_weights",
+    "perplexity_search",
+    "sample_edges",
+    "student_t_kl",
+    "subgraph",
+    "symmetrize",
+]

@@ -5,5 +5,14 @@ from fastpdr.reference.perplexity import perplexity_search
 from fastpdr.reference.sampling import alias_table, sample_edges
 from fastpdr.reference.student_t import student_t_kl
 from fastpdr.reference.subgraph import subgraph
+from fastpdr.reference.symmetrize import symmetrize
 
-__all__ = ["alias_table", "fuzzy_weights", "perplexity_search", "sample_edges", "student_t_kl", "subgraph"]
+__all__ = [
+    "alias_table",
+    "fuzzy_weights",
+    "perplexity_search",
+    "sample_edges",
+    "student_t_kl",
+    "subgraph",
+    "symmetrize",
+]
