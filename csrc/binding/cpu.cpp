@@ -182,6 +182,7 @@ std::tuple<Tensor, Tensor, Tensor> symmetrize(const Tensor& indices_, const Tens
   const Tensor values = require(values_, wide ? ScalarType::Double : ScalarType::Float, 2, "symmetrize: values");
   STD_TORCH_CHECK(values.size(0) == indices.size(0) && values.size(1) == indices.size(1),
                   "symmetrize: values must be [n, k] like indices");
+  STD_TORCH_CHECK(indices.size(0) <= kSymmetrizeMaxRows, "symmetrize: indices must have fewer than 2^31 rows");
   return wide ? symmetrize_of<double>(indices, values, sum_factor, product_factor)
               : symmetrize_of<float>(indices, values, sum_factor, product_factor);
 }

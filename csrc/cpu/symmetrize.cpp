@@ -1,11 +1,14 @@
 // CPU symmetrisation: sort each row, transpose by counting, merge twice, once to count and once to write.
 //
-// Chunks of rows count and place their entries apart, so that the transposition runs in parallel; within a column
-// entries stand in the order of rows whatever the chunks, so that the rows of A^T ascend without being sorted.
+// What costs time is branches that no one can predict and memory touched for the first time. So short rows are sorted
+// by rank, in vectors; a row of A and one of A^T merge without a branch on which comes next, up to an entry behind the
+// last; and entries are 8 bytes on the way. Chunks of rows count and place their entries apart, so that the
+// transposition runs in parallel; within a column entries stand in the order of rows, whatever the chunks.
 #include "fastpdr/symmetrize.h"
 
 #include <algorithm>
-#include <tuple>
+#include <cstring>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -17,27 +20,34 @@ constexpr std::int64_t kMinChunkRows = 4096;  // below, the counts cost more tha
 constexpr std::int64_t kShortRow = 64;        // sorted by insertion
 constexpr std::int64_t kParallelEntries = 32768;
 
-// Sorts by column. Neighbours are few, and come by distance.
+// The place of each column among all of a short row; two that are equal have the same, and the sum is too small.
+bool rank(const std::int32_t* columns, std::int32_t count, std::int32_t* places) {
+  std::int32_t total = 0;
+  for (std::int32_t j = 0; j < count; ++j) places[j] = 0;
+  for (std::int32_t i = 0; i < count; ++i) {
+    const std::int32_t column = columns[i];
+    for (std::int32_t j = 0; j < count; ++j) places[j] += column < columns[j];
+  }
+  for (std::int32_t j = 0; j < count; ++j) total += places[j];
+  return total == count * (count - 1) / 2;
+}
+
+// 1 for true. What the compiler does not see through it does not turn into a branch.
+inline std::int64_t opaque(bool condition) {
+  std::int64_t number = condition;
+  __asm__("" : "+r"(number));
+  return number;
+}
+
+// The value where `keep` is 1, 0 where it is 0.
 template <typename T>
-void sort_by_column(std::int64_t* columns, T* values, std::int64_t count) {
-  if (count > kShortRow) {
-    std::vector<std::pair<std::int64_t, T>> entries(count);
-    for (std::int64_t j = 0; j < count; ++j) entries[j] = {columns[j], values[j]};
-    std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    for (std::int64_t j = 0; j < count; ++j) std::tie(columns[j], values[j]) = entries[j];
-    return;
-  }
-  for (std::int64_t j = 1; j < count; ++j) {
-    const std::int64_t column = columns[j];
-    const T value = values[j];
-    std::int64_t at = j;
-    for (; at > 0 && columns[at - 1] > column; --at) {
-      columns[at] = columns[at - 1];
-      values[at] = values[at - 1];
-    }
-    columns[at] = column;
-    values[at] = value;
-  }
+T masked(T value, std::int64_t keep) {
+  std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t> bits;
+  static_assert(sizeof bits == sizeof value);
+  std::memcpy(&bits, &value, sizeof bits);
+  bits &= -static_cast<decltype(bits)>(keep);
+  std::memcpy(&value, &bits, sizeof bits);
+  return value;
 }
 
 template <typename T>
@@ -50,22 +60,36 @@ std::unique_ptr<T[]> uninitialised(std::int64_t size) {
 // Keeps the neighbours of a row, sorted; returns their number or what is wrong with them.
 template <typename T>
 std::int64_t Symmetrization<T>::sort_row(const std::int64_t* indices, const T* values, std::int64_t row) {
-  std::int64_t* const columns = own_index_.get() + row * k_;  // [k]
-  T* const kept = own_value_.get() + row * k_;                // [k]
+  Entry* const kept = own_.get() + row * (k_ + 1);  // [k + 1]
   std::int64_t count = 0;
+  bool inside = true, other = true;
   for (std::int64_t j = 0; j < k_; ++j) {
     const std::int64_t column = indices[row * k_ + j];
-    if (column < -1 || column >= n_) return kSymmetrizeStrayIndex;
-    if (column == -1 || values[row * k_ + j] == T{0}) continue;
-    if (column == row) return kSymmetrizeOwnIndex;
-    columns[count] = column;
-    kept[count++] = values[row * k_ + j];
+    const T value = values[row * k_ + j];
+    const bool neighbor = column >= 0 && value != T{0};
+    inside &= column >= -1 && column < n_;
+    other &= !neighbor || column != row;
+    kept[count] = {static_cast<std::int32_t>(column), value};
+    count += neighbor;
   }
-  sort_by_column(columns, kept, count);
-  for (std::int64_t j = 1; j < count; ++j) {
-    if (columns[j] == columns[j - 1]) return kSymmetrizeRepeatedIndex;
+  if (!inside) return kSymmetrizeStrayIndex;
+  if (!other) return kSymmetrizeOwnIndex;
+  bool distinct = true;
+  if (count <= kShortRow) {
+    std::int32_t columns[kShortRow], places[kShortRow];
+    T unsorted[kShortRow];
+    for (std::int64_t j = 0; j < count; ++j) {
+      columns[j] = kept[j].column;
+      unsorted[j] = kept[j].value;
+    }
+    distinct = rank(columns, static_cast<std::int32_t>(count), places);
+    for (std::int64_t j = 0; j < count; ++j) kept[places[j]] = {columns[j], unsorted[j]};
+  } else {
+    std::sort(kept, kept + count, [](const Entry& a, const Entry& b) { return a.column < b.column; });
+    for (std::int64_t j = 1; j < count; ++j) distinct &= kept[j].column != kept[j - 1].column;
   }
-  return count;
+  kept[count] = {static_cast<std::int32_t>(n_), T{0}};
+  return distinct ? count : kSymmetrizeRepeatedIndex;
 }
 
 // `counts` [chunks, n] holds how often each chunk names a column; it becomes where the chunk's next entry goes.
@@ -73,23 +97,20 @@ template <typename T>
 void Symmetrization<T>::transpose(std::int64_t* counts, std::int64_t chunks, std::int64_t chunk_rows) {
   std::int64_t total = 0;
   for (std::int64_t column = 0; column < n_; ++column) {
-    transposed_begin_[column] = total;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      total += std::exchange(counts[chunk * n_ + column], total);
-    }
+    begin_[column] = total;
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) total += std::exchange(counts[chunk * n_ + column], total);
+    ++total;  // the entry behind the last
   }
-  transposed_begin_[n_] = total;
-  transposed_index_ = uninitialised<std::int64_t>(total);
-  transposed_value_ = uninitialised<T>(total);
+  begin_[n_] = total;
+  transposed_ = uninitialised<Entry>(total);
 #pragma omp parallel for schedule(dynamic, 1) if (n_ * k_ > kParallelEntries)
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
     const std::int64_t end = std::min((chunk + 1) * chunk_rows, n_);
     for (std::int64_t row = chunk * chunk_rows; row < end; ++row) {
-      for (std::int64_t j = row * k_; j < row * k_ + own_count_[row]; ++j) {
-        const std::int64_t at = counts[chunk * n_ + own_index_[j]]++;
-        transposed_index_[at] = row;
-        transposed_value_[at] = own_value_[j];
+      for (const Entry* entry = own_.get() + row * (k_ + 1); entry->column < n_; ++entry) {
+        transposed_[counts[chunk * n_ + entry->column]++] = {static_cast<std::int32_t>(row), entry->value};
       }
+      transposed_[begin_[row + 1] - 1] = {static_cast<std::int32_t>(n_), T{0}};
     }
   }
 }
@@ -99,14 +120,17 @@ void Symmetrization<T>::transpose(std::int64_t* counts, std::int64_t chunks, std
 template <typename T>
 __attribute__((noinline)) std::int64_t Symmetrization<T>::merge_row(std::int64_t row, std::int64_t* indices,
                                                                     T* values) const {
-  std::int64_t own = row * k_, other = transposed_begin_[row], count = 0;
-  const std::int64_t own_end = own + own_count_[row], other_end = transposed_begin_[row + 1];
-  while (own < own_end || other < other_end) {
-    const std::int64_t own_column = own < own_end ? own_index_[own] : n_;
-    const std::int64_t other_column = other < other_end ? transposed_index_[other] : n_;
-    const std::int64_t column = std::min(own_column, other_column);
-    const double a = own_column == column ? own_value_[own++] : T{0};
-    const double b = other_column == column ? transposed_value_[other++] : T{0};
+  const Entry* own = own_.get() + row * (k_ + 1);
+  const Entry* other = transposed_.get() + begin_[row];
+  const auto last = static_cast<std::int32_t>(n_);
+  std::int64_t count = 0;
+  for (;;) {
+    const std::int32_t column = std::min(own->column, other->column);
+    if (column == last) return count;
+    const std::int64_t in_own = opaque(own->column == column), in_other = opaque(other->column == column);
+    const double a = masked(own->value, in_own), b = masked(other->value, in_other);
+    own += in_own;
+    other += in_other;
     const T value = static_cast<T>(sum_factor_ * (a + b) + product_factor_ * (a * b));
     if (value == T{0}) continue;
     if (indices != nullptr) {
@@ -115,7 +139,6 @@ __attribute__((noinline)) std::int64_t Symmetrization<T>::merge_row(std::int64_t
     }
     ++count;
   }
-  return count;
 }
 
 template <typename T>
@@ -125,10 +148,8 @@ Symmetrization<T>::Symmetrization(const std::int64_t* indices, const T* values, 
       k_(k),
       sum_factor_(sum_factor),
       product_factor_(product_factor),
-      own_count_(uninitialised<std::int64_t>(n)),
-      own_index_(uninitialised<std::int64_t>(n * k)),
-      own_value_(uninitialised<T>(n * k)),
-      transposed_begin_(uninitialised<std::int64_t>(n + 1)),
+      own_(uninitialised<Entry>(n * (k + 1))),
+      begin_(uninitialised<std::int64_t>(n + 1)),
       indptr_(uninitialised<std::int64_t>(n + 1)) {
   const std::int64_t chunks = std::clamp<std::int64_t>(n / kMinChunkRows, 1, kMaxChunks);
   const std::int64_t chunk_rows = (n + chunks - 1) / chunks;
@@ -137,9 +158,10 @@ Symmetrization<T>::Symmetrization(const std::int64_t* indices, const T* values, 
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
     const std::int64_t end = std::min((chunk + 1) * chunk_rows, n);
     for (std::int64_t row = chunk * chunk_rows; row < end && wrong[chunk] == 0; ++row) {
-      own_count_[row] = sort_row(indices, values, row);
-      wrong[chunk] = std::min<std::int64_t>(own_count_[row], 0);
-      for (std::int64_t j = 0; j < own_count_[row]; ++j) ++counts[chunk * n + own_index_[row * k + j]];
+      const std::int64_t count = sort_row(indices, values, row);
+      const Entry* const entries = own_.get() + row * (k + 1);
+      wrong[chunk] = std::min<std::int64_t>(count, 0);
+      for (std::int64_t j = 0; j < count; ++j) ++counts[chunk * n + entries[j].column];
     }
   }
   for (const std::int64_t error : wrong) {

@@ -11,6 +11,7 @@ from fastpdr._sparse import csr_tensor
 from fastpdr.ops._arguments import describe, raise_from_kernel, require_floats, require_indices, require_number
 
 _SYMMETRIZE = _native.overload("symmetrize")  # no fake: the number of entries depends on the data
+_MAX_ROWS = 2**31 - 1  # of the native kernel
 _VALUES = (torch.float32, torch.float64)
 
 
@@ -56,7 +57,7 @@ def symmetrize(
     sum_factor = require_number("symmetrize", "sum_factor", sum_factor, above=-math.inf)
     product_factor = require_number("symmetrize", "product_factor", product_factor, above=-math.inf)
     values = values.detach()
-    if not _native.has_kernel("symmetrize", values, dtypes=_VALUES):
+    if len(indices) > _MAX_ROWS or not _native.has_kernel("symmetrize", values, dtypes=_VALUES):
         return reference.symmetrize(indices, values, sum_factor=sum_factor, product_factor=product_factor)
     try:
         indptr, columns, merged = _SYMMETRIZE(indices, values, sum_factor, product_factor)
