@@ -16,12 +16,14 @@ import torch
 
 OPS = (
     "alias_table",
+    "fuzzy_weights",
     "pair_loss",
     "perplexity_search",
     "sample_edges",
     "student_t_kl",
     "student_t_kl_csr",
     "subgraph",
+    "symmetrize",
 )
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 

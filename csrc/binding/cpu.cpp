@@ -7,11 +7,13 @@
 #include <tuple>
 #include <vector>
 
+#include "fastpdr/fuzzy.h"
 #include "fastpdr/pairs.h"
 #include "fastpdr/perplexity.h"
 #include "fastpdr/sampling.h"
 #include "fastpdr/student_t.h"
 #include "fastpdr/subgraph.h"
+#include "fastpdr/symmetrize.h"
 #include "tensor.h"
 
 namespace fastpdr::binding {
@@ -168,6 +170,46 @@ std::tuple<Tensor, Tensor, Tensor> subgraph(const Tensor& indptr_, const Tensor&
   return wide ? subgraph_of<double>(indptr, indices, values, rows) : subgraph_of<float>(indptr, indices, values, rows);
 }
 
+std::tuple<Tensor, Tensor, Tensor> fuzzy_weights(const Tensor& dist_, double local_connectivity) {
+  const Tensor dist = require(dist_, ScalarType::Float, 2, "fuzzy_weights: dist");
+  STD_TORCH_CHECK(local_connectivity >= 0.0, "fuzzy_weights: local_connectivity must be >= 0");
+  const int64_t n = dist.size(0), k = dist.size(1);
+  Tensor weights = torch::stable::new_empty(dist, {n, k});
+  Tensor rho = torch::stable::new_empty(dist, {n});
+  Tensor sigma = torch::stable::new_empty(dist, {n});
+  fastpdr::fuzzy_weights(read<float>(dist), n, k, local_connectivity, write<float>(weights), write<float>(rho),
+                         write<float>(sigma));
+  return {weights, rho, sigma};
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor> symmetrize_of(const Tensor& indices, const Tensor& values, double sum_factor,
+                                                 double product_factor) {
+  const int64_t n = indices.size(0), k = indices.size(1);
+  const Symmetrization<T> result(read<int64_t>(indices), read<T>(values), n, k, sum_factor, product_factor);
+  const int64_t entries = result.entries();
+  STD_TORCH_CHECK(entries != kSymmetrizeStrayIndex, "symmetrize: indices must lie in [-1, n)");
+  STD_TORCH_CHECK(entries != kSymmetrizeOwnIndex, "symmetrize: indices must not name the row itself");
+  STD_TORCH_CHECK(entries != kSymmetrizeRepeatedIndex, "symmetrize: indices must be distinct within a row");
+  Tensor indptr = torch::stable::new_empty(indices, {n + 1});
+  Tensor columns = torch::stable::new_empty(indices, {entries});
+  Tensor merged = torch::stable::new_empty(values, {entries});
+  result.write(write<int64_t>(indptr), write<int64_t>(columns), write<T>(merged));
+  return {indptr, columns, merged};
+}
+
+std::tuple<Tensor, Tensor, Tensor> symmetrize(const Tensor& indices_, const Tensor& values_, double sum_factor,
+                                              double product_factor) {
+  const Tensor indices = require(indices_, ScalarType::Long, 2, "symmetrize: indices");
+  const bool wide = values_.scalar_type() == ScalarType::Double;
+  const Tensor values = require(values_, wide ? ScalarType::Double : ScalarType::Float, 2, "symmetrize: values");
+  STD_TORCH_CHECK(values.size(0) == indices.size(0) && values.size(1) == indices.size(1),
+                  "symmetrize: values must be [n, k] like indices");
+  STD_TORCH_CHECK(indices.size(0) <= kSymmetrizeMaxRows, "symmetrize: indices must have fewer than 2^31 rows");
+  return wide ? symmetrize_of<double>(indices, values, sum_factor, product_factor)
+              : symmetrize_of<float>(indices, values, sum_factor, product_factor);
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
@@ -178,6 +220,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
   m.impl("alias_table", TORCH_BOX(&alias_table));
   m.impl("sample_edges", TORCH_BOX(&sample_edges));
   m.impl("subgraph", TORCH_BOX(&subgraph));
+  m.impl("fuzzy_weights", TORCH_BOX(&fuzzy_weights));
+  m.impl("symmetrize", TORCH_BOX(&symmetrize));
 }
 
 }  // namespace fastpdr::binding

@@ -15,4 +15,8 @@ STABLE_TORCH_LIBRARY(fastpdr, m) {
   m.def(
       "subgraph(Tensor indptr, Tensor indices, Tensor values, Tensor rows) "
       "-> (Tensor indptr, Tensor indices, Tensor values)");
+  m.def("fuzzy_weights(Tensor dist, float local_connectivity) -> (Tensor weights, Tensor rho, Tensor sigma)");
+  m.def(
+      "symmetrize(Tensor indices, Tensor values, float sum_factor, float product_factor) "
+      "-> (Tensor indptr, Tensor indices, Tensor values)");
 }
