@@ -14,6 +14,8 @@ BATCH_ROWS = 500
 BATCH_SCALES = [2.0**h for h in range(1, 9)]  # round(log2(500 / 2)) = 8
 MAP_SIZES = [500, 1000, 5000]
 SPARSE_ROWS, SPARSE_NEIGHBORS = 5000, 90
+EDGES, EDGES_OF_BATCH = 1_300_000, 512
+GRAPH_ROWS, GRAPH_NEIGHBORS, GRAPH_BATCH = 60_000, 14, 1024  # UMAP's default: 15 neighbours with the point itself
 
 
 def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -57,3 +59,27 @@ def sparse_map(b: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     values = torch.rand(b * k, generator=generator)
     p = torch.sparse_csr_tensor(torch.arange(b + 1) * k, columns.ravel(), values / values.sum(), (b, b))
     return torch.randn(b, 2, generator=generator).mul_(3).requires_grad_(), p
+
+
+def edge_weights() -> torch.Tensor:
+    """Weights [1.3 million] of edges, as uneven as memberships: between 0 and 1, most of them small."""
+    return torch.rand(EDGES, generator=torch.Generator().manual_seed(0)) ** 3
+
+
+def neighbor_graph(n: int = GRAPH_ROWS) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices [n, 14] and ascending distances [n, 14] of a graph as local as that of neighbours, its rows shuffled."""
+    generator = torch.Generator().manual_seed(0)
+    nearest = torch.rand(n, 60, generator=generator).topk(GRAPH_NEIGHBORS).indices - 30
+    nearest += nearest >= 0  # others than the row itself
+    place = torch.randperm(n, generator=generator)
+    indices = place[(place.argsort()[:, None] + nearest) % n]
+    distances = torch.randn(n, GRAPH_NEIGHBORS, 10, generator=generator).square().sum(2).sqrt().sort(1).values
+    return indices, distances
+
+
+def symmetric_graph(n: int = GRAPH_ROWS) -> torch.Tensor:
+    """The fuzzy union [n, n] of that graph, sparse_csr, some 22 entries in a row."""
+    from fastpdr import ops
+
+    indices, distances = neighbor_graph(n)
+    return ops.symmetrize(indices, ops.fuzzy_weights(distances)[0], product_factor=-1.0)

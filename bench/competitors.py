@@ -72,3 +72,32 @@ def eager_student_t_kl(y: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     w = w * (1 - torch.eye(len(y), dtype=y.dtype))
     q = (w / w.sum()).clamp_min(1e-15)
     return (p * torch.log((p + 1e-15) / q)).sum()
+
+
+def numpy_draws(generator: np.random.Generator, p: np.ndarray, n_edges: int, batches: int) -> np.ndarray:
+    """Edges of several batches by numpy's choice, which sums the probabilities anew for each; p sums to 1."""
+    return np.stack([generator.choice(len(p), size=n_edges, p=p) for _ in range(batches)])
+
+
+def scipy_subgraph(matrix: Any, rows: np.ndarray) -> Any:
+    """The entries of a scipy csr matrix among some rows."""
+    return matrix[rows][:, rows]
+
+
+def umap_memberships(indices: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """umap-learn's compiled search and weights; its rows begin with the point itself: [n, k + 1], int32 and float32."""
+    from umap.umap_ import compute_membership_strengths, smooth_knn_dist
+
+    sigma, rho = smooth_knn_dist(distances, float(distances.shape[1]))
+    weights = compute_membership_strengths(indices, distances, sigma, rho)[2]
+    return weights.reshape(distances.shape)[:, 1:], rho, sigma
+
+
+def scipy_fuzzy_union(indices: np.ndarray, values: np.ndarray) -> Any:
+    """UMAP's union in scipy: A + A^T - A o A^T, csr; made from [n, k]."""
+    from scipy.sparse import csr_matrix
+
+    n, k = indices.shape
+    A = csr_matrix((values.ravel(), indices.ravel(), np.arange(n + 1) * k), (n, n))
+    transposed = A.T.tocsr()
+    return A + transposed - A.multiply(transposed)

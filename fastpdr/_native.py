@@ -14,7 +14,16 @@ from typing import Any
 
 import torch
 
-OPS = ("perplexity_search", "student_t_kl", "student_t_kl_csr")
+OPS = (
+    "perplexity_search",
+    "student_t_kl",
+    "student_t_kl_csr",
+    "alias_table",
+    "sample_edges",
+    "subgraph",
+    "fuzzy_weights",
+    "symmetrize",
+)
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
 _logger = logging.getLogger("fastpdr")
@@ -57,11 +66,11 @@ def overload(op: str) -> Any:
     return getattr(torch.ops.fastpdr, op).default if _module is not None else None
 
 
-def has_kernel(op: str, *tensors: torch.Tensor) -> bool:
-    """Tell whether ``op`` has a kernel for these tensors: float32, on a device that was compiled for."""
+def has_kernel(op: str, *tensors: torch.Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
+    """Tell whether ``op`` has a kernel for these tensors: of these dtypes, on a device that was compiled for."""
     devices = KERNELS[op]
     for tensor in tensors:
-        if tensor.dtype is not torch.float32 or tensor.device.type not in devices:
+        if tensor.dtype not in dtypes or tensor.device.type not in devices:
             if BACKEND == "native":
                 found = f"{tensor.dtype} on {tensor.device}"
                 raise RuntimeError(f"FASTPDR_BACKEND=native, but {op} has no kernel for {found}")

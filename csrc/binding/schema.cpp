@@ -7,4 +7,13 @@ STABLE_TORCH_LIBRARY(fastpdr, m) {
   m.def(
       "student_t_kl_csr(Tensor y, Tensor indptr, Tensor indices, Tensor values, float dof, float exaggeration) "
       "-> (Tensor loss, Tensor grad)");
+  m.def("alias_table(Tensor weights) -> Tensor");
+  m.def("sample_edges(Tensor table, int n_edges, int seed, int step) -> Tensor");
+  m.def(
+      "subgraph(Tensor indptr, Tensor indices, Tensor values, Tensor rows) "
+      "-> (Tensor indptr, Tensor indices, Tensor values)");
+  m.def("fuzzy_weights(Tensor dist, float local_connectivity) -> (Tensor weights, Tensor rho, Tensor sigma)");
+  m.def(
+      "symmetrize(Tensor indices, Tensor values, float sum_factor, float product_factor) "
+      "-> (Tensor indptr, Tensor indices, Tensor values)");
 }

@@ -1,6 +1,18 @@
 """The kernels as differentiable functions of tensors, each with its reference in :mod:`fastpdr.reference`."""
 
+from fastpdr.ops.fuzzy import fuzzy_weights
 from fastpdr.ops.perplexity import perplexity_search
+from fastpdr.ops.sampling import alias_table, sample_edges
 from fastpdr.ops.student_t import student_t_kl
+from fastpdr.ops.subgraph import subgraph
+from fastpdr.ops.symmetrize import symmetrize
 
-__all__ = ["perplexity_search", "student_t_kl"]
+__all__ = [
+    "alias_table",
+    "fuzzy_weights",
+    "perplexity_search",
+    "sample_edges",
+    "student_t_kl",
+    "subgraph",
+    "symmetrize",
+]

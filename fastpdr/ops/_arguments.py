@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+from typing import Any, NoReturn
 
 import torch
 
@@ -32,3 +34,30 @@ def require_number(function: str, name: str, value: float, *, above: float, incl
     if not math.isfinite(number) or number < above or (number == above and not inclusive):
         raise ValueError(f"{function}: {name} must be {'>=' if inclusive else '>'} {above:g}, got {value!r}")
     return number
+
+
+def require_indices(function: str, name: str, value: object, shape: str) -> None:
+    """Require an int64 tensor with as many dimensions as ``shape`` names, such as ``[n, k]``."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{function}: {name} must be an int64 tensor {shape}, got {describe(value)}")
+    if value.dtype is not torch.int64 or value.dim() != shape.count(",") + 1:
+        raise ValueError(f"{function}: {name} must be int64 {shape}, got {describe(value)}")
+
+
+def require_count(function: str, name: str, value: Any) -> int:
+    """Require an integer in [0, 2^63), such as a size or a seed."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{function}: {name} must be an integer, got {value!r}") from None
+    if not 0 <= number < 2**63:
+        raise ValueError(f"{function}: {name} must be an integer in [0, 2^63), got {value!r}")
+    return number
+
+
+def raise_from_kernel(function: str, error: RuntimeError) -> NoReturn:
+    """Raise what a kernel found wrong with the contents of an argument as the ValueError that it is."""
+    start = str(error).find(f"{function}: ")
+    if start < 0:
+        raise error
+    raise ValueError(str(error)[start:].splitlines()[0]) from None
