@@ -19,14 +19,17 @@ from fastpdr import ops, reference
 from fastpdr._native import build_info
 
 if TYPE_CHECKING:
-    from fastpdr import metrics, plotting
+    from fastpdr import graph, metrics, plotting
     from fastpdr.estimators import MultiscaleParametricTSNE, ParametricTSNE, load
+    from fastpdr.graph import KNNGraph
 
 __all__ = [
+    "KNNGraph",
     "MultiscaleParametricTSNE",
     "ParametricTSNE",
     "__version__",
     "build_info",
+    "graph",
     "load",
     "metrics",
     "ops",
@@ -34,13 +37,15 @@ __all__ = [
     "reference",
 ]
 
-_MODULES = ("metrics", "plotting")
+_MODULES = ("graph", "metrics", "plotting")
 
 
 def __getattr__(name: str) -> Any:
-    """Import what scikit-learn or matplotlib stand behind at its first use."""
+    """Import what FAISS, scikit-learn or matplotlib stand behind at its first use."""
     if name in _MODULES:
         return import_module(f"fastpdr.{name}")
+    if name == "KNNGraph":
+        return import_module("fastpdr.graph").KNNGraph
     if name in __all__:
         return getattr(import_module("fastpdr.estimators"), name)
     raise AttributeError(f"module 'fastpdr' has no attribute {name!r}")

@@ -1,0 +1,176 @@
+"""Approximate nearest neighbours of very many rows, Euclidean or cosine, at a measured recall.
+
+Three steps. FAISS's inverted lists hold 4-bit codes of the rows in at most 128 rotated principal components, and name a
+few times k candidates for each row. The candidates are ranked by their distances in the full space, from differences,
+so that what is found is exact and only finding is not. At last every row looks at its neighbours' neighbours, as
+LargeVis does (Tang et al. 2016, section 3.1), which costs little and finds most of what a search missed near a list's
+border.
+
+How many lists are searched is not guessed: 500 rows are compared with the exact search, and lists, then candidates, are
+added until the recall of these passes the target. Another 500 measure the result. Data in which that would take a large
+part of all lists, such as rows whose many components all matter, go to the exact search instead.
+
+Why this: 15 neighbours of 70,000 Fashion-MNIST rows (784 columns), 2 threads, took 40 s by exact search, 19 s with flat
+lists (IVF256, 8 probed, recall 0.988), and 4 s so (0.979). The random rotation lets one code length serve
+every component: without it recall was 0.88 before the last step, with it 0.96. Of 341,479 GloVe rows (100 columns,
+cosine): 175 s exact, 101 s flat lists (IVF1024, 64 probed, 0.954), 26 s so (0.962).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastpdr.graph._rows import Rows
+from fastpdr.graph.search import Found, Progress, _faiss, exact, ranked, squared_distances
+
+TARGET_RECALL = 0.95
+SAMPLE_ROWS = 500
+# Below, the exact search takes a few seconds: comparisons n² times their cost, which has a part per pair.
+EXACT_OPERATIONS, OPERATIONS_PER_PAIR = 5e11, 50
+CODED_DIMENSIONS, UNCODED_DIMENSIONS = 128, 24
+FIRST_PROBES, CANDIDATES_PER_NEIGHBOR, MAX_CANDIDATES_PER_NEIGHBOR = 8, 3, 12
+EXPLORED_NEIGHBORS, NEIGHBORS_OF_EACH = 15, 10
+LARGEST_SHARE = 0.2  # of the lists; to search more takes as long as to compare all rows
+ROWS_AT_ONCE = 4096
+
+
+@dataclass
+class Search:
+    """An index with the numbers that trade time for recall."""
+
+    index: Any
+    name: str
+    lists: int
+    probes: int
+    candidates: int
+
+    def settings(self) -> dict[str, Any]:
+        """As the graph keeps them."""
+        return {"index": self.name, "probes": self.probes, "candidates": self.candidates}
+
+
+def worthwhile(rows: Rows) -> bool:
+    """Whether exact search would take so long that lists pay."""
+    n, d = rows.matrix.shape
+    return rows.squared and n > 1000 and n * n * (d + OPERATIONS_PER_PAIR) > EXACT_OPERATIONS
+
+
+def approximate(rows: Rows, k: int, seed: int, progress: Progress) -> tuple[Found, dict[str, Any]] | None:
+    """About 95% of the k nearest others of every row, or more, and how they were found; None where lists do not help.
+
+    Distances are squared. Rows for which lists hold fewer than k others are searched exactly.
+    """
+    n = len(rows.matrix)
+    rng = np.random.default_rng(seed)
+    search = _build(rows, k, rng, progress)
+    sample, judges = torch.from_numpy(rng.choice(n, 2 * SAMPLE_ROWS, replace=False)).chunk(2)
+    truth = exact(rows, torch.cat([sample, judges]), k, "faiss", progress)[1]
+    if not _tune(search, rows, sample, truth[:SAMPLE_ROWS], k):
+        return None
+    found = _search_all(search, rows, k, progress)
+    found = _explore(rows, found, k, progress)
+    found = _complete(rows, found, k, progress)
+    recall = recall_of(found[1][judges], truth[SAMPLE_ROWS:])
+    return found, {**search.settings(), "recall": round(recall, 4)}
+
+
+def recall_of(distances: torch.Tensor, truth: torch.Tensor) -> float:
+    """Share of neighbours found that are as near as the true k: ties, as among duplicates, are all right."""
+    return float((distances <= truth[:, -1:] * (1 + 1e-5)).double().mean())
+
+
+def _build(rows: Rows, k: int, rng: np.random.Generator, progress: Progress) -> Search:
+    faiss, matrix = _faiss(), rows.matrix.numpy()
+    n, d = matrix.shape
+    lists = 2 ** round(math.log2(2 * math.sqrt(n)))
+    coded = min(d, CODED_DIMENSIONS)
+    name = f"IVF{lists},Flat" if d <= UNCODED_DIMENSIONS else f"PCAR{coded},IVF{lists},PQ{coded}x4fs"
+    index = faiss.index_factory(d, name)
+    lists_of = faiss.extract_index_ivf(index)
+    lists_of.cp.seed = int(rng.integers(2**31 - 1))
+    lists_of.cp.min_points_per_centroid = 1  # or it writes a warning
+    training = np.sort(rng.choice(n, min(n, max(20_000, 64 * lists)), replace=False))
+    index.train(matrix[training])
+    with progress("index", n) as bar:
+        for begin in range(0, n, step := 16 * ROWS_AT_ONCE):
+            index.add(matrix[begin : begin + step])
+            bar.update(min(step, n - begin))
+    return Search(index, name, lists, min(FIRST_PROBES, lists), CANDIDATES_PER_NEIGHBOR * k + 1)
+
+
+def _tune(search: Search, rows: Rows, sample: torch.Tensor, truth: torch.Tensor, k: int) -> bool:
+    """Probe more lists, or rank more candidates where lists help no more, until the sample's recall is enough."""
+    recall, most = 0.0, MAX_CANDIDATES_PER_NEIGHBOR * k
+    while True:
+        before, recall = recall, recall_of(_nearest(search, rows, sample, k)[1], truth)
+        if recall >= TARGET_RECALL:
+            return True
+        if recall - before < 0.01 and search.candidates < most:
+            search.candidates = min(most, 2 * search.candidates)
+        elif search.probes < LARGEST_SHARE * search.lists:
+            search.probes = search.probes * 3 // 2
+        else:
+            return False
+
+
+def _nearest(search: Search, rows: Rows, anchors: torch.Tensor, k: int) -> Found:
+    """The nearest k among an index's candidates; -1 and inf where these are fewer."""
+    faiss = _faiss()
+    faiss.extract_index_ivf(search.index).nprobe = search.probes
+    _, candidates = search.index.search(rows.matrix[anchors].numpy(), search.candidates)
+    return _rank(rows, anchors, torch.from_numpy(candidates), k)
+
+
+def _rank(rows: Rows, anchors: torch.Tensor, candidates: torch.Tensor, k: int) -> Found:
+    """The nearest k of candidates [m, c] that may repeat, be -1 or be the row itself."""
+    candidates = candidates.sort(1).values
+    useless = candidates == anchors[:, None]
+    useless[:, 1:] |= candidates[:, 1:] == candidates[:, :-1]
+    candidates = candidates.masked_fill(useless, -1)
+    nearest, places = squared_distances(rows.matrix, anchors, candidates).topk(k, largest=False)
+    indices, distances = ranked(candidates.gather(1, places), nearest)
+    return indices.masked_fill(distances == torch.inf, -1), distances
+
+
+def _search_all(search: Search, rows: Rows, k: int, progress: Progress) -> Found:
+    return _in_blocks(
+        len(rows.matrix),
+        f"{search.name}, {search.probes} lists",
+        progress,
+        lambda anchors: _nearest(search, rows, anchors, k),
+    )
+
+
+def _explore(rows: Rows, found: Found, k: int, progress: Progress) -> Found:
+    """Look at the neighbours of neighbours."""
+    indices = found[0]
+    near, nearer = indices[:, :EXPLORED_NEIGHBORS], indices[:, :NEIGHBORS_OF_EACH].contiguous()
+
+    def explore(anchors: torch.Tensor) -> Found:
+        first = near[anchors]
+        second = nearer[first.clamp_min(0)].masked_fill((first < 0)[:, :, None], -1)
+        return _rank(rows, anchors, torch.cat([indices[anchors], second.flatten(1)], 1), k)
+
+    return _in_blocks(len(indices), "neighbours of neighbours", progress, explore)
+
+
+def _complete(rows: Rows, found: Found, k: int, progress: Progress) -> Found:
+    """Search rows exactly that have fewer than k others."""
+    short = (found[0][:, -1] < 0).nonzero()[:, 0]
+    if len(short):
+        found[0][short], found[1][short] = exact(rows, short, k, "faiss", progress)
+    return found
+
+
+def _in_blocks(n: int, label: str, progress: Progress, search: Any) -> Found:
+    parts = []
+    with progress(label, n) as bar:
+        for anchors in torch.arange(n).split(ROWS_AT_ONCE):
+            parts.append(search(anchors))
+            bar.update(len(anchors))
+    return torch.cat([indices for indices, _ in parts]), torch.cat([distances for _, distances in parts])

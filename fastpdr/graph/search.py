@@ -1,0 +1,169 @@
+"""Exact nearest neighbours: every row against all rows, by FAISS or PyTorch.
+
+Both take squared Euclidean distances from one matrix product (the Gram form), which loses the digits of rows that are
+much closer to each other than to the origin. So it only chooses: the distances of the chosen are computed again from
+differences, which makes those of duplicates exactly 0, and rows whose neighbours are too close for the choice to be
+trusted are searched once more by differences alone. A row is taken out of its own neighbours by its index, never by its
+place, which duplicates may change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from fastpdr.graph._rows import Rows
+
+QUERIES_AT_ONCE = 4096
+TORCH_ELEMENTS = 1 << 24  # of a block of distances
+# The Gram form errs by some 1e-7 |x|²; squared distances above this share of |x|² are right to about 1%.
+TRUSTED_SHARE = 1e-4
+
+Found = tuple[torch.Tensor, torch.Tensor]  # indices [m, k] int64 and distances [m, k] float32, ascending
+Progress = Callable[[str, int], Any]  # (label, total) -> a context manager whose update(count) is called
+
+
+def has_faiss() -> bool:
+    """Whether FAISS is installed; nothing is imported."""
+    return find_spec("faiss") is not None
+
+
+@contextmanager
+def threads(count: int, faiss: bool) -> Iterator[None]:
+    """Let PyTorch, and FAISS where it is used, take `count` threads, and put both back.
+
+    FAISS is imported after PyTorch, whose OpenMP runtime it then shares; where it does not, its own count is set.
+    """
+    before = torch.get_num_threads()
+    library = _faiss() if faiss else None
+    faiss_before = library.omp_get_max_threads() if library else 0
+    try:
+        torch.set_num_threads(count)
+        if library:
+            library.omp_set_num_threads(count)
+        yield
+    finally:
+        if library:
+            library.omp_set_num_threads(faiss_before)
+        torch.set_num_threads(before)
+
+
+def thread_count(function: str, n_jobs: object) -> int:
+    """Threads to use: PyTorch's number for None, all processors for -1."""
+    if n_jobs is None:
+        return torch.get_num_threads()
+    if isinstance(n_jobs, int) and not isinstance(n_jobs, bool) and (n_jobs >= 1 or n_jobs == -1):
+        return n_jobs if n_jobs > 0 else len(os.sched_getaffinity(0))
+    raise ValueError(f"{function}: n_jobs must be an integer >= 1, -1 or None, got {n_jobs!r}")
+
+
+def _faiss() -> Any:
+    import faiss
+
+    return faiss
+
+
+def exact(rows: Rows, anchors: torch.Tensor, k: int, backend: str, progress: Progress) -> Found:
+    """The k nearest other rows of `anchors` [m], from nothing but comparisons with all rows.
+
+    Distances are squared Euclidean ones where the metric rests on these.
+    """
+    block = _faiss_block if backend == "faiss" else _torch_block
+    parts = []
+    with progress("exact search", len(anchors)) as bar:
+        for part in anchors.split(QUERIES_AT_ONCE):
+            found = without_self(part, *block(rows, rows.matrix[part], k + 1))
+            parts.append(_made_precise(rows, part, found, k) if rows.squared else found)
+            bar.update(len(part))
+    return torch.cat([indices for indices, _ in parts]), torch.cat([distances for _, distances in parts])
+
+
+def _faiss_block(rows: Rows, queries: torch.Tensor, k: int) -> Found:
+    faiss = _faiss()
+    metric = {
+        "manhattan": faiss.METRIC_L1,
+        "chebyshev": faiss.METRIC_Linf,
+        "braycurtis": faiss.METRIC_BrayCurtis,
+    }.get(rows.metric, faiss.METRIC_L2)
+    distances, indices = faiss.knn(queries.numpy(), rows.matrix.numpy(), k, metric=metric)
+    return torch.from_numpy(indices), torch.from_numpy(distances)
+
+
+def _torch_block(rows: Rows, queries: torch.Tensor, k: int) -> Found:
+    """Blocks of rows one after another, the best k so far kept."""
+    best = torch.empty(len(queries), 0, device=queries.device)
+    indices = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    step = max(k, TORCH_ELEMENTS // len(queries))
+    for begin in range(0, len(rows.matrix), step):
+        part = rows.matrix[begin : begin + step]
+        numbers = torch.arange(begin, begin + len(part), device=queries.device).expand(len(queries), -1)
+        every, numbers = torch.cat([best, _pairwise(rows, queries, part)], 1), torch.cat([indices, numbers], 1)
+        best, places = every.topk(min(k, every.shape[1]), largest=False)
+        indices = numbers.gather(1, places)
+    return indices, best
+
+
+def _pairwise(rows: Rows, queries: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    if rows.squared:
+        square = part.square().sum(1) + queries.square().sum(1, keepdim=True)
+        return torch.addmm(square, queries, part.T, alpha=-2)
+    if rows.metric == "braycurtis":
+        raise ValueError("KNNGraph.build: metric must be one that PyTorch searches without FAISS, got 'braycurtis'")
+    return torch.cdist(queries, part, p=1.0 if rows.metric == "manhattan" else torch.inf)
+
+
+def without_self(anchors: torch.Tensor, indices: torch.Tensor, distances: torch.Tensor) -> Found:
+    """Take each row out of its k + 1 found, or the last where duplicates have crowded it out."""
+    own = indices == anchors[:, None]
+    own[:, -1] |= ~own.any(1)
+    shape = len(indices), indices.shape[1] - 1
+    return indices[~own].reshape(shape), distances[~own].reshape(shape)
+
+
+def _made_precise(rows: Rows, anchors: torch.Tensor, found: Found, k: int) -> Found:
+    indices, distances = ranked(found[0], squared_distances(rows.matrix, anchors, found[0]))
+    farthest = distances[:, -1]
+    doubtful = (farthest > 0) & (farthest < TRUSTED_SHARE * rows.matrix[anchors].square().sum(1))
+    if doubtful.any():
+        indices[doubtful], distances[doubtful] = _by_differences(rows.matrix, anchors[doubtful], k)
+    return indices, distances
+
+
+def _by_differences(matrix: torch.Tensor, anchors: torch.Tensor, k: int) -> Found:
+    parts = []
+    for part in anchors.split(max(1, TORCH_ELEMENTS // len(matrix))):
+        every = torch.cdist(matrix[part], matrix, compute_mode="donot_use_mm_for_euclid_dist")
+        distances, indices = every.topk(k + 1, largest=False)
+        indices, _ = without_self(part, indices, distances)
+        parts.append(ranked(indices, squared_distances(matrix, part, indices)))
+    return torch.cat([indices for indices, _ in parts]), torch.cat([distances for _, distances in parts])
+
+
+def squared_distances(matrix: torch.Tensor, anchors: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """|x_i - x_j|² [m, k] of the rows named, from differences; inf where an index is -1."""
+    missing = indices < 0
+    indices = indices.clamp_min(0)
+    if matrix.is_cuda or not has_faiss():
+        parts = zip(anchors.split(step := _rows_at_once(matrix, indices)), indices.split(step), strict=True)
+        found = torch.cat([(matrix[j] - matrix[i][:, None]).square().sum(2) for i, j in parts])
+    else:  # reads the rows where they lie: ten times as fast as gathering them
+        faiss, found = _faiss(), torch.empty(indices.shape)
+        queries, indices = matrix[anchors].contiguous(), indices.contiguous()
+        pointers = [faiss.swig_ptr(array.numpy()) for array in (found, queries, matrix, indices)]
+        faiss.fvec_L2sqr_by_idx(*pointers, matrix.shape[1], len(indices), indices.shape[1])
+    return found.masked_fill(missing, torch.inf)
+
+
+def _rows_at_once(matrix: torch.Tensor, indices: torch.Tensor) -> int:
+    return max(1, TORCH_ELEMENTS // (matrix.shape[1] * indices.shape[1]))
+
+
+def ranked(indices: torch.Tensor, distances: torch.Tensor, k: int | None = None) -> Found:
+    """The nearest k (all) in ascending order; equal distances keep the order of their indices."""
+    distances, order = distances.sort(dim=1, stable=True)
+    return indices.gather(1, order)[:, :k], distances[:, :k]
