@@ -20,13 +20,21 @@ from fastpdr._native import build_info
 
 if TYPE_CHECKING:
     from fastpdr import graph, metrics, plotting
-    from fastpdr.estimators import MultiscaleParametricTSNE, ParametricTSNE, load
+    from fastpdr.estimators import (
+        MultiscaleParametricTSNE,
+        ParametricLargeVis,
+        ParametricTSNE,
+        ParametricUMAP,
+        load,
+    )
     from fastpdr.graph import KNNGraph
 
 __all__ = [
     "KNNGraph",
     "MultiscaleParametricTSNE",
+    "ParametricLargeVis",
     "ParametricTSNE",
+    "ParametricUMAP",
     "__version__",
     "build_info",
     "graph",

@@ -6,7 +6,7 @@ A method says how many neighbours it needs, how their distances become similarit
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from fastpdr.estimators.base import Fit, ParametricEmbedding
@@ -202,7 +201,7 @@ def given_graph(value: Any, metric: str, name: str) -> KNNGraph | None:
 
 
 def require_targets(y: Any, n: int, name: str) -> NDArray[Any] | None:
-    """y as one value for each of n rows, or None."""
+    """One target for each of n rows, or None."""
     if y is None:
         return None
     values = np.asarray(y)

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-
 ROWS_AT_ONCE = 8192  # that a network is run on
 
 

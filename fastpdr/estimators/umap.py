@@ -65,8 +65,8 @@ class ParametricUMAP(NeighborEmbedding):
         applies a logistic function to the logarithm of the similarity, and so trains this curve. It attracts more
         weakly at short distance, and its maps of new rows keep less of the order of neighbours.
     precomputed_knn : KNNGraph or tuple, optional
-        The neighbours, found before: a :class:`fastpdr.KNNGraph`, or umap-learn's ``(indices, distances[, index])`` with
-        or without the rows themselves; as many neighbours as needed, or more.
+        The neighbours, found before: a :class:`fastpdr.KNNGraph`, or umap-learn's ``(indices, distances[, index])``
+        with or without the rows themselves; as many neighbours as needed, or more.
     target_metric : {"categorical", "euclidean", "l2"}
         Whether ``y`` holds labels, -1 where there is none, or numbers on a scale.
     target_n_neighbors : int
@@ -269,7 +269,7 @@ class ParametricUMAP(NeighborEmbedding):
 
     def _make_reconstruction(self, fit: Fit) -> Reconstruction:
         """The decoder in training: to scaled rows by the built-in one, to raw rows by an own one."""
-        n, d = fit.X.shape
+        d = fit.X.shape[1]
         previous = getattr(self, "decoder_", None) if fit.resumed else None
         if self.decoder is None:
             target = fit.rows

@@ -1,7 +1,7 @@
 """Which rows make a batch: all rows in random order, or the ends of edges drawn by their weight.
 
-Beyond some 10,000 rows a random batch holds hardly any pair of neighbours (0.1% of the edges at 1000 of a million rows);
-drawn edges bring half as many pairs as rows, whatever the size of the data. Each distinct row is encoded once.
+Beyond some 10,000 rows a random batch holds hardly any pair of neighbours (1000 of a million rows: one edge in a
+million); drawn edges bring half as many pairs as rows, whatever the size. Each distinct row is encoded once.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def fade_extra(y: torch.Tensor, n_components: int, weight: float) -> torch.Tenso
 
 
 class Noise:
-    """Gaussian noise on the input; each step takes another stretch of one pool, since drawing costs a tenth of a step."""
+    """Gaussian noise on the input: each step takes another stretch of one pool, since drawing is a tenth of a step."""
 
     def __init__(self, deviation: float, generator: torch.Generator) -> None:
         self.deviation, self.generator = deviation, generator

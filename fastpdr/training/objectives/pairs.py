@@ -46,7 +46,7 @@ class PairObjective(GraphObjective):
         self.settings = asdict(curve)
 
     def loss(self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float) -> torch.Tensor:
-        """Return the scalar loss of the map y ``[b, c]``; exaggerated attraction is weaker repulsion, times a factor."""
+        """Return the scalar loss of the map y ``[b, c]``; more attraction is less repulsion, times a factor."""
         repulsion = self.settings["repulsion"] / exaggeration
         return exaggeration * ops.pair_loss(y, similarities, **{**self.settings, "repulsion": repulsion})
 
