@@ -51,7 +51,8 @@ class Fit:
 
     X: NDArray[Any]  # [n, d] as validated
     raw: torch.Tensor  # the same on the device
-    rows: torch.Tensor  # [n, d] float32, scaled as the built-in encoder does
+    scaling: InputScaling  # of the built-in encoder
+    rows: torch.Tensor  # [n, d] float32, scaled so
     inputs: torch.Tensor  # [n, d] float32, what the encoder to train reads
     y: Any  # what the user gave, or None
     landmarks: Any  # likewise
@@ -91,6 +92,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         "verbose": ["verbose"],
     }
 
+    _noise_share = 0.75  # automatic noise moves a row by this share of the distance to its nearest neighbour
+
     n_components: int
     hidden_dims: Sequence[int]
     activation: str
@@ -121,7 +124,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """Store the arguments of ``__init__`` (its ``locals()``) under their own names, untouched."""
         self.__dict__.update({name: value for name, value in parameters.items() if name not in ("self", "__class__")})
 
-    def fit(self, X: ArrayLike, y: object = None) -> ParametricEmbedding:
+    def fit(self, X: ArrayLike, y: Any = None) -> ParametricEmbedding:
         """Learn the map.
 
         Parameters
@@ -160,7 +163,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             encoder, inputs = self._make_encoder(scaling, raw, rows, start)
             network = encoder if own else encoder[1]
             generator = torch.Generator(device).manual_seed(seed)
-            fit = Fit(data, raw, rows, inputs, y, landmarks, start is not None, seed, generator)
+            fit = Fit(data, raw, scaling, rows, inputs, y, landmarks, start is not None, seed, generator)
             objective, terms = self._make_objective(fit), self._make_terms(fit)
             settings = self._make_settings(fit, objective, float(scaling.scale) if own else 1.0)
             target = self._initial_map(rows) if start is None else None
@@ -170,11 +173,11 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             if not own:
                 encoder[1].keep_outputs(self.n_components)
         self.encoder_ = encoder.eval()
-        self._keep(state, terms, scaling, resumed=start is not None)
+        self._keep(state, terms, fit)
         self.embedding_ = self._place(data)
         return self
 
-    def fit_transform(self, X: ArrayLike, y: object = None, **fit_params: object) -> NDArray[np.float32]:
+    def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
         """Learn the map and return that of X; the same numbers as ``transform(X)``.
 
         Parameters
@@ -267,9 +270,9 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def _automatic_epochs(self, per_epoch: int) -> int:
         """Return how many epochs of so many batches the method trains by itself."""
 
-    def _keep(self, state: TrainingState, terms: Sequence[nn.Module], scaling: InputScaling, *, resumed: bool) -> None:
+    def _keep(self, state: TrainingState, terms: Sequence[nn.Module], fit: Fit) -> None:
         """Store what a training leaves beside the encoder."""
-        earlier = (self.loss_history_, self.n_iter_) if resumed else ([], 0)
+        earlier = (self.loss_history_, self.n_iter_) if fit.resumed else ([], 0)
         self.loss_history_: list[float] = earlier[0] + state.loss_history
         self.n_iter_: int = earlier[1] + state.epoch
 
@@ -308,7 +311,9 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             exaggeration_epochs=self.early_exaggeration_epochs,
             clip_grad_value=self.clip_grad_value,
             clip_grad_norm=self.clip_grad_norm,
-            input_noise=unit * measure_noise(fit.rows, fit.generator) if automatic else float(self.input_noise),
+            input_noise=unit * self._noise_share * measure_noise(fit.rows, fit.generator)
+            if automatic
+            else float(self.input_noise),
             bfloat16=use_bfloat16(self.precision, fit.rows.device),
         )
 

@@ -39,6 +39,8 @@ class NeighborEmbedding(ParametricEmbedding):
         "n_jobs": [Integral, None],
     }
 
+    _noise_share = 0.5
+
     # What these methods leave as it is.
     early_exaggeration: float = 1.0
     early_exaggeration_epochs: int = 0

@@ -1,4 +1,5 @@
-"""The saved model: a folder with ``config.json`` and ``encoder.safetensors``; no pickle, no training data.
+"""The saved model: a folder with ``config.json``, ``encoder.safetensors``, and where a decoder was trained
+``decoder.safetensors``; no pickle, no training data.
 
 A folder is written aside and renamed, so that a failure leaves what was there. Numbers in the JSON round-trip exactly.
 """
@@ -19,15 +20,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fastpdr.training import InputScaling, build_encoder
+from fastpdr.training import InputScaling, build_decoder, build_encoder
 
 if TYPE_CHECKING:
     from fastpdr.estimators.base import ParametricEmbedding
 
 FORMAT = "fastpdr-model"
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS = "config.json", "encoder.safetensors"
+CONFIG, SUFFIX = "config.json", ".safetensors"
+NETWORKS = ("encoder", "decoder")
 FITTED = ("n_features_in_", "n_iter_", "loss_history_")
+FITTED_BY_SOME = ("_a", "_b")
 
 
 def save(estimator: ParametricEmbedding, path: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -38,21 +41,28 @@ def save(estimator: ParametricEmbedding, path: str | os.PathLike[str], *, overwr
     if target.is_dir() and any(target.iterdir()):
         if not overwrite:
             raise FileExistsError(f"save: {target} is not empty; use overwrite=True to replace a model")
-        if not {entry.name for entry in target.iterdir()} <= {CONFIG, WEIGHTS}:
+        if not {entry.name for entry in target.iterdir()} <= {CONFIG, *(name + SUFFIX for name in NETWORKS)}:
             raise FileExistsError(f"save: {target} holds more than a model, so it is not replaced")
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         (aside / CONFIG).write_text(json.dumps(describe(estimator), indent=2) + "\n", encoding="utf-8")
-        state = {name: value.detach().cpu().contiguous() for name, value in estimator.encoder_.state_dict().items()}
-        save_file(state, aside / WEIGHTS)
         mask = current_umask()  # temporary folders and safetensors' files are closed to others
         aside.chmod(0o777 & ~mask)
-        (aside / WEIGHTS).chmod(0o666 & ~mask)
+        for name, network in trained_networks(estimator).items():
+            state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+            save_file(state, aside / (name + SUFFIX))
+            (aside / (name + SUFFIX)).chmod(0o666 & ~mask)
         replace_folder(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def trained_networks(estimator: ParametricEmbedding) -> dict[str, nn.Module]:
+    """The encoder, and the decoder where there is one."""
+    networks = {name: getattr(estimator, f"{name}_", None) for name in NETWORKS}
+    return {name: network for name, network in networks.items() if network is not None}
 
 
 def current_umask() -> int:
@@ -98,6 +108,8 @@ def describe(estimator: ParametricEmbedding) -> dict[str, Any]:
         except TypeError:
             omitted.append(name)
     fitted = {name: getattr(estimator, name) for name in FITTED}
+    fitted |= {name: getattr(estimator, name) for name in FITTED_BY_SOME if hasattr(estimator, name)}
+    given = {name: getattr(estimator, name, None) for name in NETWORKS}
     if hasattr(estimator, "feature_names_in_"):
         fitted["feature_names_in_"] = [str(name) for name in estimator.feature_names_in_]
     return {
@@ -105,7 +117,10 @@ def describe(estimator: ParametricEmbedding) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "fastpdr_version": __version__,
         "class": type(estimator).__name__,
-        "encoder": "built-in" if estimator.encoder is None else type(estimator.encoder).__qualname__,
+        **{
+            name: "built-in" if given[name] is None else type(given[name]).__qualname__
+            for name in trained_networks(estimator)
+        },
         "parameters": parameters,
         "omitted_parameters": omitted,
         "fitted": fitted,
@@ -113,7 +128,11 @@ def describe(estimator: ParametricEmbedding) -> dict[str, Any]:
 
 
 def load(
-    path: str | os.PathLike[str], *, encoder: nn.Module | None = None, device: str | torch.device = "auto"
+    path: str | os.PathLike[str],
+    *,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+    device: str | torch.device = "auto",
 ) -> ParametricEmbedding:
     """Load a saved map.
 
@@ -121,8 +140,8 @@ def load(
     ----------
     path : path-like
         The folder that ``save`` wrote.
-    encoder : torch.nn.Module, optional
-        A network of the same architecture, for a model that was trained with an own encoder. It is copied.
+    encoder, decoder : torch.nn.Module, optional
+        Networks of the same architecture, for a model that was trained with own ones. They are copied.
     device : str or torch.device
         Where to place it; any device, whatever it was trained on.
 
@@ -140,16 +159,21 @@ def load(
     """
     folder = Path(path)
     config = read_config(folder)
+    weights = {name: read_weights(folder / (name + SUFFIX)) for name in NETWORKS if name in config}
     try:
-        weights = load_file(folder / WEIGHTS)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"load: {folder / WEIGHTS} is missing") from None
-    except SafetensorError as error:
-        raise ValueError(f"load: {folder / WEIGHTS} is damaged ({error})") from error
-    try:
-        return restore(config, weights, encoder, device)
+        return restore(config, weights, {"encoder": encoder, "decoder": decoder}, device)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"load: {folder / CONFIG} and {WEIGHTS} do not fit together ({error})") from error
+        raise ValueError(f"load: {folder / CONFIG} and the weights do not fit together ({error})") from error
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """Read one network's weights."""
+    try:
+        return load_file(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"load: {file} is missing") from None
+    except SafetensorError as error:
+        raise ValueError(f"load: {file} is damaged ({error})") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -174,7 +198,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def restore(
-    config: dict[str, Any], weights: dict[str, torch.Tensor], encoder: nn.Module | None, device: str | torch.device
+    config: dict[str, Any],
+    weights: dict[str, dict[str, torch.Tensor]],
+    given: dict[str, nn.Module | None],
+    device: str | torch.device,
 ) -> ParametricEmbedding:
     """Make the estimator that config and weights describe."""
     from fastpdr import estimators
@@ -182,24 +209,30 @@ def restore(
 
     if config["class"] not in estimators.__all__ or config["class"] == "load":
         raise KeyError(f"unknown class {config['class']!r}")
-    own = config["encoder"] != "built-in"
-    if own and encoder is None:
-        raise ValueError(f"load: the model has an own encoder ({config['encoder']}): pass one like it as encoder=")
     estimator = getattr(estimators, config["class"])(**config["parameters"])
     estimator.set_params(device=device if isinstance(device, str) else str(device))
     fitted = config["fitted"]
-    if own:
-        estimator.set_params(encoder=encoder)
-        network = copy.deepcopy(encoder)
-    else:
-        empty = torch.zeros(fitted["n_features_in_"], dtype=torch.float64)
-        scaling = InputScaling(empty, torch.ones((), dtype=torch.float64))
-        with torch.random.fork_rng(devices=[]):
-            network = build_encoder(scaling, estimator.n_components, estimator.hidden_dims, estimator.activation)
-    network.load_state_dict(weights)  # type: ignore[union-attr]
-    estimator.encoder_ = network.to(resolve_device(device)).eval()  # type: ignore[union-attr]
-    for name in FITTED:
+    for name, state in weights.items():
+        network = make_network(name, config[name], given[name], estimator, fitted["n_features_in_"])
+        network.load_state_dict(state)
+        setattr(estimator, f"{name}_", network.to(resolve_device(device)).eval())
+    for name in (*FITTED, *(name for name in FITTED_BY_SOME if name in fitted)):
         setattr(estimator, name, fitted[name])
     if "feature_names_in_" in fitted:
         estimator.feature_names_in_ = np.asarray(fitted["feature_names_in_"], dtype=object)
     return estimator
+
+
+def make_network(
+    name: str, kind: str, given: nn.Module | None, estimator: ParametricEmbedding, n_features: int
+) -> nn.Module:
+    """Make an untrained encoder or decoder like the one that was saved."""
+    if kind != "built-in":
+        if given is None:
+            raise ValueError(f"load: the model has an own {name} ({kind}): pass one like it as {name}=")
+        estimator.set_params(**{name: given})
+        return copy.deepcopy(given)
+    build = build_encoder if name == "encoder" else build_decoder
+    scaling = InputScaling(torch.zeros(n_features, dtype=torch.float64), torch.ones((), dtype=torch.float64))
+    with torch.random.fork_rng(devices=[]):
+        return build(scaling, estimator.n_components, estimator.hidden_dims, estimator.activation)

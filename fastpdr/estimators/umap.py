@@ -19,9 +19,9 @@ from fastpdr.estimators.base import HIDDEN_DIMS, Fit
 from fastpdr.estimators.neighbors import NeighborEmbedding, require_targets
 from fastpdr.estimators.resolve import place, require_width
 from fastpdr.graph import KNNGraph, continuous_intersection, fuzzy_set
-from fastpdr.training import InputScaling, TrainingState
+from fastpdr.training import TrainingState, build_decoder
 from fastpdr.training.callbacks import Callback
-from fastpdr.training.encoder import MLP, OutputScaling
+from fastpdr.training.encoder import OutputScaling
 from fastpdr.training.objectives import Curve, curve_of
 from fastpdr.training.terms import GlobalCorrelation, Reconstruction
 
@@ -97,8 +97,11 @@ class ParametricUMAP(NeighborEmbedding):
     n_jobs : int, optional
         Threads of the search for neighbours; None takes PyTorch's number, -1 all.
 
+    input_noise : float or "auto"
+        As in :class:`fastpdr.ParametricTSNE`; "auto" is half of the distance to the nearest neighbour here.
+
     hidden_dims, activation, encoder, learning_rate, lr_schedule, optimizer, weight_decay, early_stopping_patience,
-    early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components, input_noise, init, precision, device,
+    early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components, init, precision, device,
     random_state, callbacks and verbose are those of :class:`fastpdr.ParametricTSNE`.
 
     Attributes
@@ -221,7 +224,8 @@ class ParametricUMAP(NeighborEmbedding):
             If Z has other columns than the map.
         """
         check_is_fitted(self)
-        if getattr(self, "decoder_", None) is None:
+        decoder = getattr(self, "decoder_", None)
+        if decoder is None:
             raise AttributeError(
                 f"{type(self).__name__}: inverse_transform needs a decoder: fit with parametric_reconstruction=True"
             )
@@ -230,7 +234,7 @@ class ParametricUMAP(NeighborEmbedding):
             raise ValueError(
                 f"{type(self).__name__}: Z must have the {self.n_components} columns of the map, got {places.shape[1]}"
             )
-        return place(self.decoder_, places, self.n_features_in_)
+        return place(decoder, places, self.n_features_in_)
 
     def _count_neighbors(self, n: int) -> int:
         if self.n_neighbors > n:
@@ -269,26 +273,25 @@ class ParametricUMAP(NeighborEmbedding):
 
     def _make_reconstruction(self, fit: Fit) -> Reconstruction:
         """The decoder in training: to scaled rows by the built-in one, to raw rows by an own one."""
-        d = fit.X.shape[1]
-        previous = getattr(self, "decoder_", None) if fit.resumed else None
-        if self.decoder is None:
-            target = fit.rows
-            widths = [int(width) for width in reversed(list(self.hidden_dims))]
-            decoder = previous[0] if previous is not None else MLP(self.n_components, d, widths, self.activation)
-        else:
-            target, decoder = fit.raw.float(), self.decoder if previous is None else previous
-        decoder = copy.deepcopy(decoder).to(fit.rows.device)
+        built_in, d = self.decoder is None, fit.X.shape[1]
+        start = getattr(self, "decoder_", None) if fit.resumed else self.decoder
+        if start is None:
+            start = build_decoder(fit.scaling, self.n_components, self.hidden_dims, self.activation)
+        decoder = copy.deepcopy(start).to(fit.rows.device)
         require_width("decoder", decoder, fit.rows.new_zeros(2, self.n_components), d, type(self).__name__)
-        compare = self.parametric_reconstruction_loss_fcn or nn.functional.mse_loss
         return Reconstruction(
-            decoder, target, compare, self.parametric_reconstruction_loss_weight, self.autoencoder_loss
+            decoder[0] if built_in else decoder,
+            fit.rows if built_in else fit.raw.float(),
+            self.parametric_reconstruction_loss_fcn or nn.functional.mse_loss,
+            self.parametric_reconstruction_loss_weight,
+            self.autoencoder_loss,
         )
 
-    def _keep(self, state: TrainingState, terms: Sequence[nn.Module], scaling: InputScaling, *, resumed: bool) -> None:
-        super()._keep(state, terms, scaling, resumed=resumed)
+    def _keep(self, state: TrainingState, terms: Sequence[nn.Module], fit: Fit) -> None:
+        super()._keep(state, terms, fit)
         self.decoder_: nn.Module | None = None
         for term in terms:
             if isinstance(term, Reconstruction):
-                built_in = self.decoder is None
-                decoder = nn.Sequential(term.decoder, OutputScaling.inverse(scaling)) if built_in else term.decoder
+                scaling = OutputScaling(fit.scaling.mean, fit.scaling.scale)
+                decoder = term.decoder if self.decoder is not None else nn.Sequential(term.decoder, scaling)
                 self.decoder_ = decoder.eval()

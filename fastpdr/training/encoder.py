@@ -66,11 +66,6 @@ class OutputScaling(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
-    @classmethod
-    def inverse(cls, scaling: InputScaling) -> OutputScaling:
-        """Undo a scaling."""
-        return cls(scaling.mean, scaling.scale)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return x ``[b, d]`` in the units of the data."""
         return (x * self.scale + self.mean).float()
@@ -111,6 +106,12 @@ class MLP(nn.Module):
         head.weight.copy_(self.head.weight[:count])
         head.bias.copy_(self.head.bias[:count])
         self.head = head
+
+
+def build_decoder(scaling: InputScaling, n_inputs: int, hidden_dims: Sequence[int], activation: str) -> nn.Sequential:
+    """Return the encoder's mirror image, ``Sequential(MLP, scaling back)``, from a map to raw rows."""
+    mirror = MLP(n_inputs, scaling.mean.numel(), [*reversed(hidden_dims)], activation)
+    return nn.Sequential(mirror, OutputScaling(scaling.mean, scaling.scale))
 
 
 def build_encoder(scaling: InputScaling, n_outputs: int, hidden_dims: Sequence[int], activation: str) -> nn.Sequential:

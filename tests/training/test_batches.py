@@ -1,0 +1,61 @@
+"""Which rows make a batch: all of them at random, or the ends of edges in proportion to their weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from fastpdr.training.batches import EdgeBatches, RandomBatches
+
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+
+
+def weighted(weights, pairs, n):
+    i, j = torch.tensor(pairs).T
+    entries = torch.cat([torch.stack([i, j]), torch.stack([j, i])], dim=1)
+    values = torch.tensor(weights).repeat(2)
+    return torch.sparse_coo_tensor(entries, values, (n, n)).coalesce().to_sparse_csr()
+
+
+@pytest.mark.parametrize(("n", "batch_size", "sizes"), [(90, 40, {30}), (7, 3, {2, 3}), (5, 100, {5})])
+def test_random_batches_use_every_row_once(n, batch_size, sizes, generator):
+    batches = RandomBatches(n, batch_size, generator)
+    epochs = [[batch.rows for batch in batches.epoch()] for _ in range(2)]
+    for epoch in epochs:
+        assert len(epoch) == batches.per_epoch
+        assert {len(rows) for rows in epoch} == sizes
+        assert torch.equal(torch.cat(epoch).sort().values, torch.arange(n))
+    assert n < 6 or not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
+
+
+def test_edges_are_drawn_in_proportion_to_their_weights():
+    pairs, weights = [(0, 1), (1, 2), (2, 3), (0, 5)], [1.0, 2.0, 4.0, 0.5]
+    batches = EdgeBatches(weighted(weights, pairs, 6), 64, 500, 3)
+    seen = dict.fromkeys(pairs, 0)
+    for batch in batches.epoch():
+        assert torch.equal(batch.rows, batch.rows.unique())
+        ends = batch.rows[batch.edges]
+        assert ends.shape == (2, 32)
+        for i, j in ends.T.tolist():
+            seen[min(i, j), max(i, j)] += 1
+    counts = np.array([seen[pair] for pair in pairs])
+    assert counts.sum() == 500 * 32
+    assert chisquare(counts, counts.sum() * np.array(weights) / sum(weights)).pvalue > 1e-3
+
+
+def test_an_epoch_draws_every_edge_weight_over_largest_times():
+    graph = weighted([1.0, 0.5, 0.25], [(0, 1), (1, 2), (2, 3)], 4)
+    batches = EdgeBatches(graph, 2, None, 0)
+    assert batches.per_epoch == 2  # 1.75 edges, one at a time
+    assert EdgeBatches(graph, 1000, None, 0).per_epoch == 1
+    assert EdgeBatches(graph, 2, 9, 0).per_epoch == 9
+
+
+def test_draws_depend_on_the_seed_alone():
+    graph = weighted([1.0] * 50, [(i, i + 1) for i in range(50)], 51)
+    first, second, other = (EdgeBatches(graph, 16, 5, seed) for seed in (1, 1, 2))
+    rows = [[batch.rows.tolist() for batch in batches.epoch()] for batches in (first, second, other)]
+    assert rows[0] == rows[1] != rows[2]
+    assert [batch.rows.tolist() for batch in first.epoch()] != rows[0]  # the next epoch draws anew
