@@ -5,6 +5,7 @@ A :class:`KNNGraph` is built once and used for every method and every setting.
 
 from __future__ import annotations
 
+from fastpdr.graph.affinities import fuzzy_set, perplexity_affinities
 from fastpdr.graph.knn import KNNGraph
 
-__all__ = ["KNNGraph"]
+__all__ = ["KNNGraph", "fuzzy_set", "perplexity_affinities"]
