@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from fastpdr.graph.affinities import fuzzy_set, perplexity_affinities
 from fastpdr.graph.knn import KNNGraph
+from fastpdr.graph.supervision import categorical_intersection, continuous_intersection
 
-__all__ = ["KNNGraph", "fuzzy_set", "perplexity_affinities"]
+__all__ = ["KNNGraph", "categorical_intersection", "continuous_intersection", "fuzzy_set", "perplexity_affinities"]
