@@ -112,13 +112,14 @@ def test_more_neighbours_than_rows_are_cut_with_a_warning(X):
 
 
 @both
-def test_labels_separate_what_the_data_does_not(cls, blobs):
-    X, y = blobs
-    plain, told = (cls(n_epochs=20, **LONGER).fit(X, labels).embedding_ for labels in (None, y))
-    near = y < 2
-    assert silhouette(told[near], y[near]) > silhouette(plain[near], y[near]) + 0.2
-    names = np.array(["a", "b", "c"])[y]
-    assert np.array_equal(cls(n_epochs=20, **LONGER).fit(X, names).embedding_, told)
+def test_labels_separate_what_the_data_does_not(cls, rng):
+    X = rng.normal(size=(300, 5)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(int)  # a border without a gap
+    settings = {"n_epochs": 60, "input_noise": 0.0, **LONGER}
+    plain, told = (cls(**settings).fit(X, labels).embedding_ for labels in (None, y))
+    assert silhouette(told, y) > silhouette(plain, y) + 0.2
+    names = np.array(["a", "b"])[y]
+    assert np.array_equal(cls(**settings).fit(X, names).embedding_, told)
 
 
 @both
@@ -131,15 +132,16 @@ def test_unlabelled_rows_are_left_to_the_data(cls, X):
 
 
 def test_continuous_targets_pull_like_values_together(rng):
-    X, y = rng.normal(size=(300, 5)).astype(np.float32), np.linspace(0, 1, 300)
-    settings = {"n_epochs": 30, "target_metric": "l2", "target_weight": 0.9, **LONGER}
+    X = rng.normal(size=(300, 5)).astype(np.float32)
+    y = X[:, 0]
+    settings = {"n_epochs": 60, "input_noise": 0.0, "target_metric": "l2", **LONGER}
     plain, told = (ParametricUMAP(**settings).fit(X, targets).embedding_ for targets in (None, y))
 
     def spread(Z):
         nearest = KNNGraph.build(Z, 5).indices
         return np.abs(y[nearest] - y[:, None]).mean()
 
-    assert spread(told) < 0.5 * spread(plain)
+    assert spread(told) < 0.6 * spread(plain)
 
 
 @both
@@ -245,7 +247,9 @@ def test_decoders_are_saved(own, X, tmp_path):
     estimator.save(tmp_path / "model")
     loaded = fastpdr.load(tmp_path / "model", decoder=decoder)
     assert np.array_equal(loaded.transform(X), estimator.embedding_)
-    assert np.array_equal(loaded.inverse_transform(estimator.embedding_), estimator.inverse_transform(estimator.embedding_))
+    assert np.array_equal(
+        loaded.inverse_transform(estimator.embedding_), estimator.inverse_transform(estimator.embedding_)
+    )
     assert (loaded._a, loaded._b) == (estimator._a, estimator._b)
     loaded.set_params(**SMALL).partial_fit(X)
     assert loaded.n_iter_ == 6
