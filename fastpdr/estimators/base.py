@@ -158,7 +158,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         with forked_generators(seed, device):
             raw = as_tensor(data).to(device)
             own = self.encoder is not None
-            scaling = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(device)
+            scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(device)
             rows = torch.cat([scaling(part) for part in raw.split(ROWS_AT_ONCE)])
             encoder, inputs = self._make_encoder(scaling, raw, rows, start)
             network = encoder if own else encoder[1]
