@@ -5,6 +5,8 @@ A :class:`KNNGraph` is built once and used for every method and every setting.
 
 from __future__ import annotations
 
+from fastpdr.graph.affinities import fuzzy_set, perplexity_affinities
 from fastpdr.graph.knn import KNNGraph
+from fastpdr.graph.supervision import categorical_intersection, continuous_intersection
 
-__all__ = ["KNNGraph"]
+__all__ = ["KNNGraph", "categorical_intersection", "continuous_intersection", "fuzzy_set", "perplexity_affinities"]

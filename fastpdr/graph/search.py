@@ -40,7 +40,7 @@ def threads(count: int, faiss: bool) -> Iterator[None]:
     FAISS is imported after PyTorch, whose OpenMP runtime it then shares; where it does not, its own count is set.
     """
     before = torch.get_num_threads()
-    library = _faiss() if faiss else None
+    library = import_faiss() if faiss else None
     faiss_before = library.omp_get_max_threads() if library else 0
     try:
         torch.set_num_threads(count)
@@ -62,7 +62,7 @@ def thread_count(function: str, n_jobs: object) -> int:
     raise ValueError(f"{function}: n_jobs must be an integer >= 1, -1 or None, got {n_jobs!r}")
 
 
-def _faiss() -> Any:
+def import_faiss() -> Any:
     import faiss
 
     return faiss
@@ -84,7 +84,7 @@ def exact(rows: Rows, anchors: torch.Tensor, k: int, backend: str, progress: Pro
 
 
 def _faiss_block(rows: Rows, queries: torch.Tensor, k: int) -> Found:
-    faiss = _faiss()
+    faiss = import_faiss()
     metric = {
         "manhattan": faiss.METRIC_L1,
         "chebyshev": faiss.METRIC_Linf,
@@ -152,7 +152,7 @@ def squared_distances(matrix: torch.Tensor, anchors: torch.Tensor, indices: torc
         parts = zip(anchors.split(step := _rows_at_once(matrix, indices)), indices.split(step), strict=True)
         found = torch.cat([(matrix[j] - matrix[i][:, None]).square().sum(2) for i, j in parts])
     else:  # reads the rows where they lie: ten times as fast as gathering them
-        faiss, found = _faiss(), torch.empty(indices.shape)
+        faiss, found = import_faiss(), torch.empty(indices.shape)
         queries, indices = matrix[anchors].contiguous(), indices.contiguous()
         pointers = [faiss.swig_ptr(array.numpy()) for array in (found, queries, matrix, indices)]
         faiss.fvec_L2sqr_by_idx(*pointers, matrix.shape[1], len(indices), indices.shape[1])

@@ -222,7 +222,7 @@ def test_lists_and_duplicates(clusters, monkeypatch):
         assert (graph.distances == 0).all()
         assert graph.recall() == 1.0
     monkeypatch.setattr(inverted, "FIRST_PROBES", 1)
-    monkeypatch.setattr(inverted, "TARGET_RECALL", 0.0)  # the first list holds fewer than k rows
+    monkeypatch.setattr(inverted, "SEARCHED_RECALL", 0.0)  # the first list holds fewer than k rows
     require_proper(KNNGraph.build(clusters, 200, random_state=0))
 
 
