@@ -1,8 +1,12 @@
-"""The inputs of all benchmarks, declared once. Seeds are fixed; nothing is read but what scikit-learn ships."""
+"""The inputs of all benchmarks, declared once, with fixed seeds; real data from $FASTPDR_DATA where it is set."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -83,3 +87,12 @@ def symmetric_graph(n: int = GRAPH_ROWS) -> torch.Tensor:
 
     indices, distances = neighbor_graph(n)
     return ops.symmetrize(indices, ops.fuzzy_weights(distances)[0], product_factor=-1.0)
+
+
+def real_rows(name: str) -> np.ndarray:
+    """A data set of the folder $FASTPDR_DATA; without it the benchmark is skipped."""
+    folder = os.environ.get("FASTPDR_DATA")
+    path = Path(folder or ".") / f"{name}.npz"
+    if not folder or not path.exists():
+        pytest.skip(f"set FASTPDR_DATA to a folder that holds {name}.npz, whose array X has the rows")
+    return np.load(path)["X"]

@@ -101,3 +101,26 @@ def scipy_fuzzy_union(indices: np.ndarray, values: np.ndarray) -> Any:
     A = csr_matrix((values.ravel(), indices.ravel(), np.arange(n + 1) * k), (n, n))
     transposed = A.T.tocsr()
     return A + transposed - A.multiply(transposed)
+
+
+def pynndescent_graph(x: np.ndarray, k: int, metric: str, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest others by pynndescent, with its defaults; a row usually finds itself first."""
+    from pynndescent import NNDescent
+
+    return NNDescent(x, metric=metric, n_neighbors=k + 1, n_jobs=threads, random_state=0).neighbor_graph
+
+
+def umap_fuzzy_set(indices: np.ndarray, distances: np.ndarray) -> Any:
+    """UMAP-learn's fuzzy simplicial set of given neighbours, the row itself among them."""
+    from umap.umap_ import fuzzy_simplicial_set
+
+    nothing = np.empty((len(indices), 1))  # only its number of rows is read
+    seed = np.random.RandomState(0)
+    return fuzzy_simplicial_set(nothing, indices.shape[1], seed, "euclidean", {}, indices, distances)[0]
+
+
+def opentsne_affinities(indices: np.ndarray, distances: np.ndarray, perplexity: float, threads: int) -> Any:
+    """OpenTSNE's joint probabilities of given neighbours; takes float64."""
+    from openTSNE.affinity import joint_probabilities_nn
+
+    return joint_probabilities_nn(indices, distances, [perplexity], n_jobs=threads)

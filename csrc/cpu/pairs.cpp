@@ -77,9 +77,8 @@ struct Repulsion {
       ratio[half] = kKeras ? above * above * s * inverse : above;
       push[half] = shorten<W>(2.0f * curve.b * w * inverse, sqdist[half], curve.clip);
     }
-    // A pair far apart has a ratio just above 1, which a product with a large one would lose: both are kept apart.
-    value[0] = simd::log_positive<W>(ratio[0]);
-    value[1] = simd::log_positive<W>(ratio[1]);
+    value[0] = simd::log_positive<W>(ratio[0] * ratio[1]);
+    value[1] = Floats<W>{};
   }
 };
 

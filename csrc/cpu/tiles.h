@@ -5,8 +5,8 @@
 // chunks whose number depends on b alone; each has its own sums, added in fixed order, so that the result does not
 // depend on the number of threads. Padding costs no mask: it lies too far away to count.
 //
-// A term computes two rows of a tile at once, so that they can share a division. It gives every pair its value, which
-// is summed up, and its pull: the force on row i is pull (y_i - y_j), that on row j the opposite. With kSums it gives
+// A term computes two rows of a tile at once, so that they can share a division or a logarithm. It gives every pair its
+// value, which is summed up, and its pull: the force on row i is pull (y_i - y_j), that on row j the opposite. With kSums it gives
 // no force, but adds its value to both rows.
 #pragma once
 
@@ -129,14 +129,14 @@ FASTPDR_INLINE void add_tile(const Points& points, const Term& term, std::int64_
         difference[half][a] = coordinates[a * padded + i + pair + half] - column[a];
         sqdist[half] += difference[half][a] * difference[half][a];
       }
+      if constexpr (kDiagonal) {  // a point and itself, and what is no point, are as far apart as padding
+        sqdist[half][pair + half] = kFar * kFar;
+        if (pair + half >= height) sqdist[half] = simd::splat<W>(kFar * kFar);
+      }
     }
     term.template evaluate<W>(sqdist, i + pair, j, value, pull);
     for (int half = 0; half < 2; ++half) {
       const int r = pair + half;
-      if constexpr (kDiagonal) {
-        value[half][r] = pull[half][r] = 0.0f;
-        if (r >= height) value[half] = pull[half] = Floats<W>{};
-      }
       run += value[half];
       for (int a = 0; a < planes; ++a) {
         const Floats<W> part = Term::kSums ? value[half] : pull[half] * difference[half][a];

@@ -158,7 +158,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         with forked_generators(seed, device):
             raw = as_tensor(data).to(device)
             own = self.encoder is not None
-            scaling = InputScaling.fit(raw) if start is None or own else start.to(device)[0]
+            scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(device)
             rows = torch.cat([scaling(part) for part in raw.split(ROWS_AT_ONCE)])
             encoder, inputs = self._make_encoder(scaling, raw, rows, start)
             network = encoder if own else encoder[1]
@@ -182,9 +182,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X, y
             As for :meth:`fit`.
-        y : ignored
+        **fit_params
+            What the method's :meth:`fit` takes beside them.
 
         Returns
         -------

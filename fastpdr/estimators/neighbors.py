@@ -78,22 +78,6 @@ class NeighborEmbedding(ParametricEmbedding):
         """
         return self._learn(X, y, landmark_positions)
 
-    def fit_transform(
-        self, X: ArrayLike, y: ArrayLike | None = None, landmark_positions: ArrayLike | None = None
-    ) -> NDArray[np.float32]:
-        """Learn the map and return that of X; the same numbers as ``transform(X)``.
-
-        Parameters
-        ----------
-        X, y, landmark_positions
-            As for :meth:`fit`.
-
-        Returns
-        -------
-        ndarray of shape (n, n_components), float32
-        """
-        return self.fit(X, y, landmark_positions).embedding_
-
     def partial_fit(self, X: ArrayLike, y: ArrayLike | None = None, landmark_positions: ArrayLike | None = None) -> Any:
         """Train the map that there is on further rows; the first call is :meth:`fit`.
 

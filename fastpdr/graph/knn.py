@@ -24,8 +24,17 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from fastpdr.graph import inverted
-from fastpdr.graph._rows import Rows, known_metric, prepare
-from fastpdr.graph.search import Found, Progress, exact, has_faiss, thread_count, threads
+from fastpdr.graph._rows import Rows, as_tensor, known_metric, prepare
+from fastpdr.graph.search import (
+    Found,
+    Progress,
+    exact,
+    faiss_reads,
+    has_faiss,
+    squared_distances,
+    thread_count,
+    threads,
+)
 
 BACKENDS = ("auto", "faiss", "torch")
 FORMAT = "fastpdr.KNNGraph 1"
@@ -138,9 +147,9 @@ class KNNGraph:
         seed = _seed(function, random_state)
         rows = prepare(function, X, metric)
         k = _neighbors(function, n_neighbors, len(rows.matrix))
-        if backend == "faiss" and rows.matrix.is_cuda:
+        if backend == "faiss" and rows.matrix.device.type != "cpu":
             rows = Rows(rows.matrix.cpu(), rows.metric, rows.unit)
-        with threads(count, backend == "faiss"):
+        with threads(count, faiss_reads(rows.matrix)):
             found, settings = _search(rows, k, backend, seed, _progress(verbose))
         graph = cls(*_arrays(rows, found), metric, {"backend": backend, **settings}, X)
         _say(f"{graph!r}", verbose)
@@ -222,11 +231,18 @@ class KNNGraph:
         size = _integer(function, "sample", sample, 1, sys.maxsize, "sys.maxsize")
         anchors = np.sort(np.random.default_rng(_seed(function, random_state)).choice(n, min(n, size), replace=False))
         backend = _chosen_backend(function, "auto", rows.metric, X)
-        with threads(torch.get_num_threads(), backend == "faiss"):
+        with threads(torch.get_num_threads(), faiss_reads(rows.matrix)):
             places = torch.from_numpy(anchors).to(rows.matrix.device)
             _, truth = exact(rows, places, self.k, backend, _progress(False))
-        truth = rows.distances(truth).cpu()
-        return inverted.recall_of(torch.from_numpy(self.distances[anchors]), truth)
+            found = self._distances_in(rows, places)
+        return inverted.recall_of(found, truth)
+
+    def _distances_in(self, rows: Rows, anchors: torch.Tensor) -> torch.Tensor:
+        """What the search compares, for the neighbours named: the graph's own distances may come from elsewhere."""
+        places = anchors.cpu()
+        if rows.squared:
+            return squared_distances(rows.matrix, anchors, as_tensor(self.indices)[places].to(anchors.device))
+        return as_tensor(self.distances)[places].to(anchors.device) / rows.unit
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as a NumPy ``.npz`` archive under exactly this name; X is not part of it.
@@ -308,7 +324,7 @@ def _arrays(rows: Rows, found: Found) -> tuple[NDArray[np.int64], NDArray[np.flo
 def _chosen_backend(function: str, backend: str, metric: str, X: Any) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"{function}: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    on_gpu = isinstance(X, torch.Tensor) and X.is_cuda
+    on_gpu = isinstance(X, torch.Tensor) and X.device.type != "cpu"
     if backend == "faiss" and not has_faiss():
         raise ImportError(f"{function}: backend='faiss' needs faiss-cpu: pip install faiss-cpu")
     if backend == "auto":

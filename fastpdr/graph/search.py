@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -31,6 +32,11 @@ Progress = Callable[[str, int], Any]  # (label, total) -> a context manager whos
 def has_faiss() -> bool:
     """Whether FAISS is installed; nothing is imported."""
     return find_spec("faiss") is not None
+
+
+def faiss_reads(matrix: torch.Tensor) -> bool:
+    """Whether FAISS can work on the matrix where it lies."""
+    return matrix.device.type == "cpu" and has_faiss()
 
 
 @contextmanager
@@ -57,8 +63,11 @@ def thread_count(function: str, n_jobs: object) -> int:
     """Threads to use: PyTorch's number for None, all processors for -1."""
     if n_jobs is None:
         return torch.get_num_threads()
-    if isinstance(n_jobs, int) and not isinstance(n_jobs, bool) and (n_jobs >= 1 or n_jobs == -1):
-        return n_jobs if n_jobs > 0 else len(os.sched_getaffinity(0))
+    number = int(n_jobs) if isinstance(n_jobs, Integral) and not isinstance(n_jobs, bool) else 0
+    if number >= 1:
+        return number
+    if number == -1:
+        return os.cpu_count() or 1
     raise ValueError(f"{function}: n_jobs must be an integer >= 1, -1 or None, got {n_jobs!r}")
 
 
@@ -112,8 +121,6 @@ def _pairwise(rows: Rows, queries: torch.Tensor, part: torch.Tensor) -> torch.Te
     if rows.squared:
         square = part.square().sum(1) + queries.square().sum(1, keepdim=True)
         return torch.addmm(square, queries, part.T, alpha=-2)
-    if rows.metric == "braycurtis":
-        raise ValueError("KNNGraph.build: metric must be one that PyTorch searches without FAISS, got 'braycurtis'")
     return torch.cdist(queries, part, p=1.0 if rows.metric == "manhattan" else torch.inf)
 
 
@@ -148,7 +155,7 @@ def squared_distances(matrix: torch.Tensor, anchors: torch.Tensor, indices: torc
     """|x_i - x_j|² [m, k] of the rows named, from differences; inf where an index is -1."""
     missing = indices < 0
     indices = indices.clamp_min(0)
-    if matrix.is_cuda or not has_faiss():
+    if not faiss_reads(matrix):
         parts = zip(anchors.split(step := _rows_at_once(matrix, indices)), indices.split(step), strict=True)
         found = torch.cat([(matrix[j] - matrix[i][:, None]).square().sum(2) for i, j in parts])
     else:  # reads the rows where they lie: ten times as fast as gathering them

@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 import fastpdr
-from fastpdr import MultiscaleParametricTSNE, ParametricTSNE
+from fastpdr import MultiscaleParametricTSNE, ParametricLargeVis, ParametricTSNE, ParametricUMAP
 
 SMALL = {"n_epochs": 2, "hidden_dims": (16, 8), "random_state": 0}
 
@@ -31,7 +31,7 @@ def folder(X, tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("cls", [ParametricTSNE, MultiscaleParametricTSNE])
+@pytest.mark.parametrize("cls", [ParametricTSNE, MultiscaleParametricTSNE, ParametricUMAP, ParametricLargeVis])
 def test_round_trip_bit_for_bit(cls, X, tmp_path):
     estimator = cls(n_components=3, **SMALL).fit(X)
     estimator.save(tmp_path / "deep" / "model")

@@ -251,7 +251,7 @@ def test_threads_are_put_back(points):
     import faiss
 
     before = torch.get_num_threads(), faiss.omp_get_max_threads()
-    for n_jobs in (1, 2, -1, None):
+    for n_jobs in (1, np.int64(2), -1, None):
         for backend in BACKENDS:
             KNNGraph.build(points, 3, n_jobs=n_jobs, backend=backend)
             assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == before
@@ -312,6 +312,9 @@ def test_recall_is_measured(points):
     indices[:, -2:], distances[:, -2:] = far.indices[:, -2:], far.distances[:, -2:]
     wrong = KNNGraph.from_precomputed(indices, distances)
     assert wrong.recall(points, sample=10_000) == 0.75
+    noisy = KNNGraph.from_precomputed(right.indices, np.sort(right.distances * 1.01))  # measured less well
+    assert noisy.recall(points) == 1.0
+    assert KNNGraph.build(points, 8, metric="manhattan").recall() == 1.0
     with pytest.raises(ValueError, match="X must be given for a graph that was loaded or precomputed"):
         wrong.recall()
     with pytest.raises(ValueError, match="X must have the graph's 400 rows, got 399"):
