@@ -6,6 +6,7 @@ failure on the way with 1; either way with one line that begins with "Error:", u
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,17 +37,23 @@ class _InputError(click.ClickException):
 
 
 class _Group(click.Group):
-    """A group whose commands end with a message where the library raises an error that people can act on."""
+    """A group whose commands say errors and warnings of the library in a line that people can act on."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn  # type: ignore[assignment]
+                return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, ImportError) as error:
             if ctx.params["debug"]:
                 raise
             _end(error)
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    click.echo(f"Warning: {message}", err=True)
 
 
 def _end(error: Exception) -> NoReturn:

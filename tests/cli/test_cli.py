@@ -196,6 +196,12 @@ def test_values_on_a_scale_are_drawn_but_not_judged(npy, here):
     assert (here / "out/map.png").exists()
 
 
+def test_a_warning_is_one_line(here):
+    np.save("x.npy", X[:10])
+    output = fit("x.npy", "-o", "out", "--method", "umap")
+    assert output.startswith("Warning: n_neighbors=15 is more than there are rows: all 10 are taken ParametricUMAP: ")
+
+
 @pytest.mark.parametrize("n", [3, 6, 25])
 def test_few_rows_are_judged_by_fewer_neighbours(here, n):
     np.savez("x.npz", X=X[:n], y=y[:n])
