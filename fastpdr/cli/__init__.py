@@ -6,6 +6,7 @@ failure on the way with 1; either way with one line that begins with "Error:", u
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +14,21 @@ import click
 
 import fastpdr
 
-METHODS = {"tsne": "ParametricTSNE", "mstsne": "MultiscaleParametricTSNE"}
+METHODS = {
+    "tsne": "ParametricTSNE",
+    "mstsne": "MultiscaleParametricTSNE",
+    "umap": "ParametricUMAP",
+    "largevis": "ParametricLargeVis",
+}
+# Options that not every method has.
+METHODS_OF_OPTIONS = {
+    "perplexity": ("tsne", "largevis"),
+    "affinity": ("tsne", "mstsne"),
+    "n_neighbors": ("umap",),
+    "min_dist": ("umap",),
+    "metric": ("umap", "largevis"),
+}
+METRICS = ("euclidean", "cosine", "manhattan", "chebyshev", "braycurtis")
 FORMATS = ("npy", "csv", "parquet")
 
 
@@ -22,17 +37,23 @@ class _InputError(click.ClickException):
 
 
 class _Group(click.Group):
-    """A group whose commands end with a message where the library raises an error that people can act on."""
+    """A group whose commands say errors and warnings of the library in a line that people can act on."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn  # type: ignore[assignment]
+                return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, ImportError) as error:
             if ctx.params["debug"]:
                 raise
             _end(error)
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    click.echo(f"Warning: {message}", err=True)
 
 
 def _end(error: Exception) -> NoReturn:
@@ -55,9 +76,17 @@ def main(debug: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="tsne", show_default=True, help="Kind of map.")
 @click.option("--labels", metavar="COLUMN_OR_FILE", help="Labels: a column of DATA, or a .npy, .csv or .txt file.")
-@click.option("--perplexity", type=click.FloatRange(min=1), help="Neighbours that count for a row (tsne).")
+@click.option("--perplexity", type=click.FloatRange(min=1), help="Neighbours that count for a row (tsne, largevis).")
+@click.option("--n-neighbors", type=click.IntRange(min=2), help="Neighbours that count for a row, with itself (umap).")
+@click.option("--min-dist", type=click.FloatRange(min=0, max=1), help="How far near rows stay apart (umap).")
+@click.option("--metric", type=click.Choice(METRICS), help="Distance between rows (umap, largevis).")
+@click.option(
+    "--affinity",
+    type=click.Choice(["batch", "knn"]),
+    help="Compare the rows of a batch, or with neighbours in all data (tsne, mstsne).",
+)
 @click.option("--n-components", type=click.IntRange(min=1), help="Columns of the map.  [default: 2]")
-@click.option("--n-epochs", type=click.IntRange(min=1), help="Passes over the data.  [default: by the number of rows]")
+@click.option("--n-epochs", type=click.IntRange(min=1), help="Passes over the data.  [default: by its size]")
 @click.option("--batch-size", type=click.IntRange(min=2), help="Rows in one step.  [default: by the number of rows]")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Step size of the optimizer.")
 @click.option("--device", help="Where to train: cpu, cuda, cuda:1, ...  [default: a GPU if there is one]")
@@ -85,14 +114,14 @@ def _fit(
     """Learn a map of DATA and write it to a folder.
 
     DATA is a .npy, .npz, .csv or .parquet file of numbers, one row per sample, or the built-in set: digits.  The
-    folder gets the model, the map of DATA, a picture of it and metrics.json.
+    folder gets the model, the map of DATA, a picture of it and metrics.json.  Labels colour the picture and judge the
+    map; no method learns from them here.
     """
     from fastpdr.cli import data
     from fastpdr.cli.fit import run
     from fastpdr.cli.output import writable_folder
 
-    if parameters["perplexity"] is not None and method != "tsne":
-        raise click.UsageError(f"--perplexity is for --method tsne: {method} weighs all perplexities at once")
+    _refuse_other_options(method, parameters)
     _refuse_used_folder(output, overwrite)
     if file_format != "npy":
         data.require_pandas("writing", f".{file_format}")
@@ -101,6 +130,13 @@ def _fit(
     estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet)
     with writable_folder(output):
         run(table, estimator, output, f".{file_format}", overwrite=overwrite, quiet=quiet)
+
+
+def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:
+    for name, methods in METHODS_OF_OPTIONS.items():
+        if parameters[name] is not None and method not in methods:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} is for --method {' and '.join(methods)}, not for {method}")
 
 
 def _refuse_used_folder(folder: Path, overwrite: bool) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from pathlib import Path
+from typing import Any
 
 import click
+from numpy.typing import NDArray
 
 from fastpdr.cli import data
 from fastpdr.cli.output import writable_folder
@@ -43,10 +46,18 @@ def run(folder: Path, source: str, path: Path) -> None:
         raise ValueError(f"{source} has {d} columns, but the model was fitted with {estimator.n_features_in_}")
     with writable_folder(path.parent):
         start = time.perf_counter()
-        Z = estimator.transform(table.rows if hasattr(estimator, "feature_names_in_") else table.X)
+        Z = _place(estimator, table)
         seconds = time.perf_counter() - start
         data.write_map(path, Z, table.labels)
     click.echo(f"{path}: {n} rows placed in {seconds:.2f} s")
+
+
+def _place(estimator: Any, table: data.Table) -> NDArray:
+    named = hasattr(estimator, "feature_names_in_")
+    with warnings.catch_warnings():
+        # A file without names is taken as it stands: its columns have been counted.
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        return estimator.transform(table.rows if named else table.X)
 
 
 def _model_folder(folder: Path) -> Path:

@@ -126,7 +126,8 @@ class KNNGraph:
         random_state : int, Generator or RandomState, optional
             Of the approximate search: the same seed finds the same neighbours.
         verbose : bool
-            Show progress, index and recall. The logger "fastpdr" gets the latter two in any case.
+            Show progress, on a terminal, and index and recall of an approximate search. The logger "fastpdr" gets the
+            latter two in any case.
 
         Returns
         -------
@@ -152,7 +153,7 @@ class KNNGraph:
         with threads(count, faiss_reads(rows.matrix)):
             found, settings = _search(rows, k, backend, seed, _progress(verbose))
         graph = cls(*_arrays(rows, found), metric, {"backend": backend, **settings}, X)
-        _say(f"{graph!r}", verbose)
+        _say(f"{graph!r}", verbose and "recall" in graph.settings)
         return graph
 
     @classmethod
@@ -365,7 +366,9 @@ def _seed(function: str, random_state: Any) -> int:
 
 
 def _progress(verbose: bool) -> Progress:
-    return lambda label, total: tqdm(total=total, desc=label, unit="row", disable=not verbose, leave=False)
+    return lambda label, total: tqdm(
+        total=total, desc=label, unit="row", disable=None if verbose else True, leave=False
+    )
 
 
 def _say(message: str, verbose: bool) -> None:

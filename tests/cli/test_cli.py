@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import fastpdr
-from fastpdr.cli import data, demo, main
+from fastpdr.cli import METHODS, METRICS, data, demo, main
 from fastpdr.cli.output import writable_folder, write_json, written_aside
 
 N, D = 80, 4
@@ -74,7 +74,7 @@ def fitted(tmp_path_factory):
 # fit: what it writes
 
 
-@pytest.mark.parametrize("method", ["tsne", "mstsne"])
+@pytest.mark.parametrize("method", METHODS)
 def test_fit_writes_model_map_picture_and_metrics(npy, here, method):
     output = fit(npy, "--method", method, "-o", "out")
     assert entries(here / "out") == PARTS
@@ -105,8 +105,44 @@ def test_fit_equals_the_estimator(npy):
     np.testing.assert_allclose(np.load("out/embedding.npy"), estimator.fit_transform(X), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "parameters"),
+    [
+        ("tsne", ["--affinity", "knn"], {"affinity": "knn"}),
+        ("mstsne", ["--affinity", "knn"], {"affinity": "knn"}),
+        (
+            "umap",
+            ["--n-neighbors", 5, "--min-dist", 0.5, "--metric", "cosine"],
+            {"n_neighbors": 5, "min_dist": 0.5, "metric": "cosine"},
+        ),
+        ("largevis", ["--perplexity", 5, "--metric", "manhattan"], {"perplexity": 5, "metric": "manhattan"}),
+    ],
+)
+def test_options_of_a_method(npy, method, options, parameters):
+    fit(npy, "-o", "out", "--method", method, *options)
+    estimator = getattr(fastpdr, METHODS[method])(**parameters, random_state=0, n_epochs=2)
+    np.testing.assert_allclose(np.load("out/embedding.npy"), estimator.fit_transform(X), rtol=1e-5, atol=1e-5)
+    saved = fastpdr.load("out/model").get_params()
+    assert {name: saved[name] for name in parameters} == parameters
+
+
+def test_every_metric_is_known(npy):
+    for metric in METRICS:
+        fastpdr.KNNGraph.build(X, 2, metric=metric)
+
+
+@pytest.mark.parametrize("method", ["umap", "largevis"])
+def test_labels_do_not_teach(npy, method):
+    np.save("y.npy", y)
+    fit(npy, "-o", "without", "--method", method)
+    output = fit(npy, "-o", "with", "--method", method, "--labels", "y.npy")
+    assert "knn accuracy" in output
+    np.testing.assert_array_equal(np.load("with/embedding.npy"), np.load("without/embedding.npy"))
+
+
 def test_quiet_prints_nothing(npy):
     assert fit(npy, "-o", "out", "-q") == ""
+    assert fit(npy, "-o", "umap", "-q", "--method", "umap") == ""
 
 
 def test_fit_reads_the_built_in_digits(here):
@@ -158,6 +194,12 @@ def test_values_on_a_scale_are_drawn_but_not_judged(npy, here):
     fit(npy, "-o", "out", "--labels", "y.npy")
     assert not LABEL_METRICS & json.loads((here / "out/metrics.json").read_text()).keys()
     assert (here / "out/map.png").exists()
+
+
+def test_a_warning_is_one_line(here):
+    np.save("x.npy", X[:10])
+    output = fit("x.npy", "-o", "out", "--method", "umap")
+    assert output.startswith("Warning: n_neighbors=15 is more than there are rows: all 10 are taken ParametricUMAP: ")
 
 
 @pytest.mark.parametrize("n", [3, 6, 25])
@@ -242,8 +284,16 @@ def test_debug_shows_the_traceback(npy):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "umap"], "--method"),
-        (["--method", "mstsne", "--perplexity", "5"], "--perplexity is for --method tsne"),
+        (["--method", "pca"], "--method"),
+        (["--method", "mstsne", "--perplexity", 5], "--perplexity is for --method tsne and largevis, not for mstsne"),
+        (["--method", "umap", "--perplexity", 5], "--perplexity is for --method tsne and largevis, not for umap"),
+        (["--method", "umap", "--affinity", "knn"], "--affinity is for --method tsne and mstsne, not for umap"),
+        (["--method", "largevis", "--n-neighbors", 5], "--n-neighbors is for --method umap, not for largevis"),
+        (["--min-dist", 0.5], "--min-dist is for --method umap, not for tsne"),
+        (["--metric", "cosine"], "--metric is for --method umap and largevis, not for tsne"),
+        (["--method", "umap", "--metric", "mahalanobis"], "--metric"),
+        (["--method", "umap", "--n-neighbors", 1], "--n-neighbors"),
+        (["--method", "umap", "--min-dist", 2], "--min-dist"),
         (["--perplexity", N], "perplexity"),
         (["--device", "abacus"], "abacus"),
         (["--n-components", 0], "--n-components"),

@@ -277,12 +277,20 @@ def test_faiss_demanded_but_missing(points, monkeypatch):
 
 
 @pytest.mark.usefixtures("forced_lists")
-def test_verbose_says_index_and_recall(clusters, capsys):
+def test_verbose_says_index_and_recall(clusters, capsys, monkeypatch):
     KNNGraph.build(clusters, 5, verbose=True, random_state=0)
     said = capsys.readouterr().err
     assert "PCAR40,IVF" in said
     assert "recall=" in said
-    assert "row/s" in said
+    assert "row/s" not in said  # no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    KNNGraph.build(clusters, 5, verbose=True, random_state=0)
+    assert "row/s" in capsys.readouterr().err
+
+
+def test_verbose_says_nothing_of_an_exact_search(clusters, capsys):
+    KNNGraph.build(clusters[:100], 5, verbose=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_import_stays_light():
