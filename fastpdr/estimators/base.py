@@ -268,8 +268,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return []
 
     @abstractmethod
-    def _automatic_epochs(self, per_epoch: int) -> int:
-        """Return how many epochs of so many batches the method trains by itself."""
+    def _automatic_epochs(self, per_epoch: int, n: int) -> int:
+        """Return how many epochs of so many batches the method trains n rows by itself."""
 
     def _keep(self, state: TrainingState, terms: Sequence[nn.Module], fit: Fit) -> None:
         """Store what a training leaves beside the encoder."""
@@ -302,7 +302,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         automatic = self.input_noise == "auto"
         return TrainingSettings(
             n_components=self.n_components,
-            n_epochs=self.n_epochs or self._automatic_epochs(objective.per_epoch),
+            n_epochs=self.n_epochs or self._automatic_epochs(objective.per_epoch, len(fit.rows)),
             batch_size=self._batch_size(len(fit.rows)),
             learning_rate=self.learning_rate,
             lr_schedule=self.lr_schedule,

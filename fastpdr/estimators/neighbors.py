@@ -22,7 +22,8 @@ from fastpdr.training.batches import EdgeBatches
 from fastpdr.training.objectives import Curve, Objective, PairObjective
 from fastpdr.training.terms import Landmarks
 
-STEPS = 520  # of a training by itself, at least one epoch
+FEW_ROWS, MANY_ROWS = 10_000, 30_000
+STEPS = {"few": 520, "more": 1000}  # of a training by itself, at least one epoch
 
 
 class NeighborEmbedding(ParametricEmbedding):
@@ -124,8 +125,11 @@ class NeighborEmbedding(ParametricEmbedding):
         compare = self.landmark_loss_fn or mean_distance
         return [Landmarks(torch.from_numpy(positions).to(fit.rows.device), compare, self.landmark_loss_weight)]
 
-    def _automatic_epochs(self, per_epoch: int) -> int:
-        return max(1, round(STEPS / per_epoch))
+    def _automatic_epochs(self, per_epoch: int, n: int) -> int:
+        return max(1, round(STEPS["few" if n < FEW_ROWS else "more"] / per_epoch))
+
+    def _batch_size(self, n: int) -> int:
+        return self.batch_size or (512 if n < FEW_ROWS else 1024 if n < MANY_ROWS else 2048)
 
     def _neighbors(self, fit: Fit) -> KNNGraph:
         """The k nearest other rows, found or given."""

@@ -46,7 +46,7 @@ class TSNE(ParametricEmbedding):
     def _levels(self, n: int) -> list[float] | None:
         """Return the perplexities for n rows, counted in the whole data set; None takes all scales of the batch."""
 
-    def _automatic_epochs(self, per_epoch: int) -> int:
+    def _automatic_epochs(self, per_epoch: int, n: int) -> int:
         return max(FEWEST_EPOCHS, math.ceil(STEPS / per_epoch))
 
     def _make_objective(self, fit: Fit) -> Objective:

@@ -90,10 +90,12 @@ class ParametricUMAP(NeighborEmbedding):
     global_correlation_loss_weight : float
         Factor of a term that keeps distances on the map correlated with those of the data.
     n_epochs : int, optional
-        In an epoch every edge is drawn in proportion to its weight: ``weight / largest weight`` times on average, as in
-        umap-learn. Any number trains the whole network; None makes about 500 steps, at least one epoch.
+        In an epoch every edge is drawn in proportion to its weight: ``weight / largest weight`` times on average.
+        (umap-learn lists an edge once for each direction: its epoch is two of these.) Any number trains the whole
+        network; None makes about 500 steps, from 10,000 rows on 1000, at least one epoch.
     batch_size : int, optional
-        Ends of edges drawn for a step; the distinct rows among them are encoded. None: 512, from 10,000 rows on 1024.
+        Ends of edges drawn for a step; the distinct rows among them are encoded. None: 512, from 10,000 rows on 1024,
+        from 30,000 on 2048.
     n_jobs : int, optional
         Threads of the search for neighbours; None takes PyTorch's number, -1 all.
 

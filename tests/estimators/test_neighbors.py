@@ -10,7 +10,6 @@ from torch import nn
 
 import fastpdr
 from fastpdr import KNNGraph, ParametricLargeVis, ParametricTSNE, ParametricUMAP, metrics
-from fastpdr.estimators import neighbors
 
 SMALL = {"n_epochs": 3, "hidden_dims": (16,), "random_state": 0}
 LONGER = {"hidden_dims": (64, 64), "random_state": 0}
@@ -272,8 +271,9 @@ def test_any_number_of_epochs_trains(cls, n_epochs, X):
 
 def test_automatic_epochs_make_a_number_of_steps(X):
     per_epoch = 7
-    assert ParametricUMAP()._automatic_epochs(per_epoch) == round(neighbors.STEPS / per_epoch)
-    assert ParametricUMAP()._automatic_epochs(100 * neighbors.STEPS) == 1
+    assert ParametricUMAP()._automatic_epochs(per_epoch, 5_000) == round(520 / per_epoch)
+    assert ParametricUMAP()._automatic_epochs(per_epoch, 50_000) == round(1000 / per_epoch)
+    assert ParametricUMAP()._automatic_epochs(10_000, 10**6) == 1
 
 
 def test_curve_parameters(X):
