@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ KNN_ROWS, KNN_NEIGHBORS, KNN_PERPLEXITY = 20_000, 90, 30.0
 BATCH_ROWS = 500
 BATCH_SCALES = [2.0**h for h in range(1, 9)]  # round(log2(500 / 2)) = 8
 MAP_SIZES = [500, 1000, 5000]
+PAIR_SIZES, PAIRS_OF_A_ROW = [512, 1024, 2048], 4  # batches of drawn edges
 SPARSE_ROWS, SPARSE_NEIGHBORS = 5000, 90
 EDGES, EDGES_OF_BATCH = 1_300_000, 512
+BLOB_ROWS, BLOB_COLUMNS, BLOBS = 10_000, 50, 10
 GRAPH_ROWS, GRAPH_NEIGHBORS, GRAPH_BATCH = 60_000, 14, 1024  # UMAP's default: 15 neighbours with the point itself
 
 
@@ -65,6 +68,17 @@ def sparse_map(b: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(b, 2, generator=generator).mul_(3).requires_grad_(), p
 
 
+def batch_map(b: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A map [b, 2] and the weights of a batch of drawn edges, symmetric, about 4 in a row: sparse_csr, and dense."""
+    generator = torch.Generator().manual_seed(0)
+    edges = torch.randint(b, (2, b * PAIRS_OF_A_ROW // 2), generator=generator)
+    dense = torch.zeros(b, b)
+    dense[edges[0], edges[1]] = 0.1 + 0.9 * torch.rand(edges.shape[1], generator=generator)
+    dense = torch.maximum(dense, dense.T).fill_diagonal_(0)
+    y = torch.randn(b, 2, generator=generator).mul_(3).requires_grad_()
+    return y, dense.to_sparse_csr(), dense
+
+
 def edge_weights() -> torch.Tensor:
     """Weights [1.3 million] of edges, as uneven as memberships: between 0 and 1, most of them small."""
     return torch.rand(EDGES, generator=torch.Generator().manual_seed(0)) ** 3
@@ -96,3 +110,21 @@ def real_rows(name: str) -> np.ndarray:
     if not folder or not path.exists():
         pytest.skip(f"set FASTPDR_DATA to a folder that holds {name}.npz, whose array X has the rows")
     return np.load(path)["X"]
+
+
+def blobs(n: int = BLOB_ROWS) -> tuple[np.ndarray, torch.Tensor]:
+    """Gaussian blobs [n, 50] float32, and their fuzzy set [n, n] of 14 neighbours, sparse_csr."""
+    from sklearn.datasets import make_blobs
+
+    from fastpdr.graph import KNNGraph, fuzzy_set
+
+    X = make_blobs(n, BLOB_COLUMNS, centers=BLOBS, random_state=0)[0].astype(np.float32)
+    return X, fuzzy_set(KNNGraph.build(X, GRAPH_NEIGHBORS, random_state=0))
+
+
+def as_scipy(graph: torch.Tensor) -> Any:
+    """A sparse_csr tensor as scipy's matrix."""
+    from scipy.sparse import csr_matrix
+
+    parts = graph.values(), graph.col_indices(), graph.crow_indices()
+    return csr_matrix(tuple(part.numpy() for part in parts), tuple(graph.shape))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-import time
 
 import pytest
 import torch
+from alternate import seconds_of
 from cases import THREADS
 
 import fastpdr
@@ -24,13 +24,6 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info["fastpdr"] = fastpdr.build_info()
     machine_info["torch"] = torch.__version__
     machine_info["threads"] = THREADS
-
-
-def seconds_of(function) -> float:
-    """Wall time of one call."""
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
 
 
 @pytest.fixture

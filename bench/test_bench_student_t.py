@@ -2,89 +2,73 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from cases import MAP_SIZES, SPARSE_NEIGHBORS, SPARSE_ROWS, THREADS, dense_map, sparse_map
-from competitors import eager_student_t_kl
+from alternate import in_fresh_processes
+from cases import MAP_SIZES, PAIR_SIZES, SPARSE_NEIGHBORS, SPARSE_ROWS, THREADS, batch_map, dense_map, sparse_map
+from competitors import eager_student_t_kl, eager_student_t_kl_by_row
 
 from fastpdr import ops, reference
 
 
-def gradient(function, y, p):
+def gradient(function, y, p, **settings):
     y.grad = None
-    function(y, p).backward()
+    function(y, p, **settings).backward()
     return y.grad
 
 
-def require_close(function, y, p):
-    actual = gradient(function, y, p).double()
+def require_close(function, y, p, expected="global", **settings):
+    """Against the reference in float64, with its normalization."""
+    actual = gradient(function, y, p, **settings).double()
     double = y.detach().double().requires_grad_()
-    expected = gradient(reference.student_t_kl, double, p.double())
+    expected = gradient(reference.student_t_kl, double, p.double(), normalization=expected)
     assert (actual - expected).norm() <= 1e-3 * expected.norm()  # Gram distances lose digits; ours keeps 1e-5
 
 
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
 @pytest.mark.parametrize("b", MAP_SIZES)
 def test_dense_against_eager(b, symmetric, benchmark):
-    """In processes of their own: how fast eager's temporaries are depends on what the heap did before.
-
-    ``default_malloc`` is a fresh process as it comes, where glibc hands memory back and eager pays for fresh pages;
-    ``kept_pages`` forbids that, which is eager at its best. An asymmetric p costs us three logarithms a pair, not one.
-    """
+    """An asymmetric p costs us three logarithms a pair, not one."""
     y, p = dense_map(b)
     p = p if symmetric else 2 * p.triu()
     if b <= 1000:
         require_close(ops.student_t_kl, y, p)
         require_close(eager_student_t_kl, y, p)
     rounds = 1 if benchmark.disabled else 5 if b > 1000 else 31
-    kept = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
-    for name, settings in (("default_malloc", {}), ("kept_pages", kept)):
-        benchmark.extra_info[name] = alternate_in_fresh_process(b, symmetric, rounds, settings)
+    calls = 2 if b > 1000 else 16
+    benchmark.extra_info.update(in_fresh_processes(dense_contest, [b, symmetric], rounds, calls, THREADS))
     benchmark.pedantic(lambda: gradient(ops.student_t_kl, y, p), rounds=rounds, warmup_rounds=5)
 
 
-ALTERNATE = """
-import json, statistics, sys, time
-b, symmetric, rounds, threads = map(int, sys.argv[1:])
-import torch
-torch.set_num_threads(threads)
-from cases import dense_map
-from competitors import eager_student_t_kl
-from fastpdr import ops
-y, p = dense_map(b)
-p = p if symmetric else 2 * p.triu()
-def seconds(function):
-    begin = time.perf_counter()
-    y.grad = None
-    function(y, p).backward()
-    return time.perf_counter() - begin
-times = {"ours": [], "eager": [], "ours_first": []}
-for _ in range(rounds):
-    for name, function in (("ours", ops.student_t_kl), ("eager", eager_student_t_kl)):
-        calls = [seconds(function) for _ in range(2 if b > 1000 else 16)]
-        times[name].append(calls[-1])
-        if name == "ours":
-            times["ours_first"].append(calls[0])
-medians = {name: statistics.median(values) for name, values in times.items()}
-print(json.dumps({**medians, "ratio": medians["eager"] / medians["ours"]}))
-"""
+def dense_contest(b, symmetric):
+    """Both gradients on a dense p."""
+    y, p = dense_map(b)
+    p = p if symmetric else 2 * p.triu()
+    return lambda: gradient(ops.student_t_kl, y, p), lambda: gradient(eager_student_t_kl, y, p)
 
 
-def alternate_in_fresh_process(b, symmetric, rounds, settings) -> dict[str, float]:
-    """Medians in seconds of ours and eager in turn, each after untimed calls of its own, and their ratio.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("b", PAIR_SIZES)
+def test_rows_against_eager(b, benchmark):
+    """Every row normalised on its own, p sparse as in batches of drawn edges; eager has it dense."""
+    y, p, dense = batch_map(b)
+    require_close(ops.student_t_kl, y, p, "row", normalization="row")
+    require_close(eager_student_t_kl_by_row, y, dense, "row")
+    rounds = 1 if benchmark.disabled else 31
+    benchmark.extra_info.update(in_fresh_processes(rows_contest, [b], rounds, 16, THREADS))
+    benchmark.pedantic(lambda: gradient(ops.student_t_kl, y, p, normalization="row"), rounds=rounds, warmup_rounds=5)
 
-    ``ours_first`` is the first call after eager, whose traffic has emptied the caches.
-    """
-    folder = str(Path(__file__).parent)
-    command = [sys.executable, "-c", ALTERNATE, *map(str, (b, int(symmetric), rounds, THREADS))]
-    environment = {**os.environ, **settings, "PYTHONPATH": folder}
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+
+def rows_contest(b):
+    """Both gradients by row, on a sparse and on a dense p."""
+    y, p, dense = batch_map(b)
+    return (
+        lambda: gradient(ops.student_t_kl, y, p, normalization="row"),
+        lambda: gradient(eager_student_t_kl_by_row, y, dense),
+    )
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
