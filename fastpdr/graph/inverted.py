@@ -71,10 +71,14 @@ def approximate(rows: Rows, k: int, seed: int, progress: Progress) -> tuple[Foun
     """
     n = len(rows.matrix)
     rng = np.random.default_rng(seed)
-    search = _build(rows, k, rng, progress)
     sample, judges = torch.from_numpy(rng.choice(n, 2 * SAMPLE_ROWS, replace=False)).chunk(2)
     truth = exact(rows, torch.cat([sample, judges]), k, "faiss", progress)[1]
-    if not _tune(search, rows, sample, truth[:SAMPLE_ROWS], k):
+    # Codes cannot tell the neighbours apart where a few columns are far larger than the rest; whole rows can.
+    for coded in (True, False):
+        search = _build(rows, k, coded, rng, progress)
+        if _tune(search, rows, sample, truth[:SAMPLE_ROWS], k):
+            break
+    else:
         return None
     found = _search_all(search, rows, k, progress)
     recall = 0.0
@@ -91,12 +95,13 @@ def recall_of(distances: torch.Tensor, truth: torch.Tensor) -> float:
     return float((distances <= truth[:, -1:] * (1 + 1e-5)).double().mean())
 
 
-def _build(rows: Rows, k: int, rng: np.random.Generator, progress: Progress) -> Search:
+def _build(rows: Rows, k: int, coded: bool, rng: np.random.Generator, progress: Progress) -> Search:
     faiss, matrix = import_faiss(), rows.matrix.numpy()
     n, d = matrix.shape
     lists = 2 ** round(math.log2(2 * math.sqrt(n)))
-    coded = min(d, CODED_DIMENSIONS)
-    name = f"IVF{lists},Flat" if d <= UNCODED_DIMENSIONS else f"PCAR{coded},IVF{lists},PQ{coded}x4fs"
+    kept = min(d, CODED_DIMENSIONS)
+    codes = coded and d > UNCODED_DIMENSIONS
+    name = f"PCAR{kept},IVF{lists},PQ{kept}x4fs" if codes else f"IVF{lists},Flat"
     index = faiss.index_factory(d, name)
     lists_of = faiss.extract_index_ivf(index)
     lists_of.cp.seed = int(rng.integers(2**31 - 1))
