@@ -6,8 +6,8 @@
 // depend on the number of threads. Padding costs no mask: it lies too far away to count.
 //
 // A term computes two rows of a tile at once, so that they can share a division or a logarithm. It gives every pair its
-// value, which is summed up, and its pull: the force on row i is pull (y_i - y_j), that on row j the opposite. With kSums it gives
-// no force, but adds its value to both rows.
+// value, which is summed up, and its pull: the force on row i is pull (y_i - y_j), that on row j the opposite. With
+// kSums it gives no force, but adds its value to both rows.
 #pragma once
 
 #include <algorithm>

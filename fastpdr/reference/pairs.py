@@ -24,10 +24,29 @@ def pair_loss(
     kernel: str = "umap",
 ) -> torch.Tensor:
     """See :func:`fastpdr.ops.pair_loss`."""
+    settings = (targets, a, b, repulsion, eps, clip, {"umap": 0.0, "keras": 1.0}[kernel])
+    if clip == 0 or not (torch.is_grad_enabled() and y.requires_grad):
+        return _loss(y, *settings)
+    # A clip does not scale with what is multiplied on later: the gradient is taken here and handed on.
+    inner = y.detach().requires_grad_()
+    loss = _loss(inner, *settings)
+    (grad,) = torch.autograd.grad(loss, inner)
+    return loss.detach() + ((y - y.detach()) * grad).sum()
+
+
+def _loss(
+    y: torch.Tensor,
+    targets: torch.Tensor,
+    a: float,
+    b: float,
+    repulsion: float,
+    eps: float,
+    clip: float,
+    shift: float,
+) -> torch.Tensor:
     rows, columns, values = entries(targets)
     mass, count = values.sum(), len(y)
     loss = 0.0 * y.sum()
-    shift = {"umap": 0.0, "keras": 1.0}[kernel]
     if count > 1 and mass > 0:
         v = values / mass
         power = _power(y[rows] - y[columns], v, a, b, 0.0, clip)
