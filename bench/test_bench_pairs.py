@@ -45,8 +45,8 @@ def test_against_eager(b, curve, benchmark):
     settings = CURVES[curve]
     require_close(ops.pair_loss, y, targets, clip=4.0, **settings)
     require_close(eager_pair_loss, y, dense, **settings)
-    rounds = 1 if benchmark.disabled else 31
-    benchmark.extra_info.update(in_fresh_processes(contest, [b, curve], rounds, 16, THREADS))
+    rounds = 1 if benchmark.disabled else 9
+    benchmark.extra_info.update(in_fresh_processes(contest, [b, curve], rounds, 4, THREADS))
     benchmark.pedantic(lambda: gradient(ops.pair_loss, y, targets, **settings), rounds=rounds, warmup_rounds=5)
 
 

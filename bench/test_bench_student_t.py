@@ -57,8 +57,8 @@ def test_rows_against_eager(b, benchmark):
     y, p, dense = batch_map(b)
     require_close(ops.student_t_kl, y, p, "row", normalization="row")
     require_close(eager_student_t_kl_by_row, y, dense, "row")
-    rounds = 1 if benchmark.disabled else 31
-    benchmark.extra_info.update(in_fresh_processes(rows_contest, [b], rounds, 16, THREADS))
+    rounds = 1 if benchmark.disabled else 9
+    benchmark.extra_info.update(in_fresh_processes(rows_contest, [b], rounds, 4, THREADS))
     benchmark.pedantic(lambda: gradient(ops.student_t_kl, y, p, normalization="row"), rounds=rounds, warmup_rounds=5)
 
 
