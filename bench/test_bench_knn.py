@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import resource
-import time
-
 import numpy as np
 import pytest
 from cases import THREADS, digits, real_rows
+from clock import timed
 from competitors import pynndescent_graph
 
 from fastpdr import KNNGraph
 from fastpdr.graph import inverted
 
 NEIGHBORS = 15
-
-
-def timed(function) -> tuple[object, dict[str, float]]:
-    wall, cpu = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    result = function()
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    used = after.ru_utime + after.ru_stime - cpu.ru_utime - cpu.ru_stime
-    return result, {"wall_s": time.perf_counter() - wall, "cpu_s": used}
 
 
 def rows_of(name: str, small: bool) -> np.ndarray:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
+from fastpdr._sparse import scipy_csr
 from fastpdr.estimators.base import Fit, ParametricEmbedding
 from fastpdr.graph import KNNGraph, categorical_intersection
 from fastpdr.training.batches import EdgeBatches
@@ -108,7 +109,7 @@ class NeighborEmbedding(ParametricEmbedding):
             raise ValueError(
                 f"{type(self).__name__}: no row has a neighbour with a weight, so there is nothing to learn"
             )
-        self.graph_ = as_scipy(graph)
+        self.graph_ = scipy_csr(graph)
         batches = EdgeBatches(graph.to(fit.rows.device), self._batch_size(len(fit.rows)), None, fit.seed)
         return PairObjective(graph.to(fit.rows.device), self._curve(), batches)
 
@@ -200,11 +201,3 @@ def require_targets(y: Any, n: int, name: str) -> NDArray[Any] | None:
     if values.shape != (n,):
         raise ValueError(f"{name}: y must have one value for each of the {n} rows of X, got shape {values.shape}")
     return values
-
-
-def as_scipy(graph: torch.Tensor) -> Any:
-    """A sparse_csr tensor as SciPy's matrix over the same memory."""
-    from scipy.sparse import csr_matrix
-
-    parts = graph.values(), graph.col_indices(), graph.crow_indices()
-    return csr_matrix(tuple(part.cpu().numpy() for part in parts), shape=tuple(graph.shape))

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fastpdr import ops
-from fastpdr._sparse import csr_tensor
+from fastpdr._sparse import csr_tensor, scipy_csr
 from fastpdr.graph._rows import as_tensor
 from fastpdr.graph.knn import KNNGraph
 
@@ -163,15 +163,11 @@ def _reconnected(fuzzy: Any) -> Any:
 
 
 def _to_scipy(function: str, graph: object) -> Any:
-    from scipy.sparse import csr_matrix
-
     if not isinstance(graph, torch.Tensor) or graph.layout is not torch.sparse_csr:
         raise TypeError(f"{function}: graph must be a sparse_csr tensor [n, n], got {_described(graph)}")
     if graph.dim() != 2 or graph.shape[0] != graph.shape[1] or not graph.dtype.is_floating_point:
         raise ValueError(f"{function}: graph must be floats [n, n], got {_described(graph)}")
-    parts = (graph.values(), graph.col_indices(), graph.crow_indices())
-    values, columns, indptr = (part.detach().cpu().numpy() for part in parts)
-    return csr_matrix((values.astype(np.float64), columns, indptr), graph.shape)
+    return scipy_csr(graph).astype(np.float64)
 
 
 def _described(graph: object) -> str:

@@ -1,17 +1,12 @@
-"""UMAP's and LargeVis's loss of a map: argument checks, autograd, the choice of native or reference.
-
-The kernel's forward pass returns loss and gradient together, so backward is one multiplication.
-"""
+"""UMAP's and LargeVis's loss of a map: argument checks, autograd, the choice of native or reference."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch.autograd.function import once_differentiable
 
 from fastpdr import _native, reference
 from fastpdr.ops._arguments import csr_parts, require_choice, require_map, require_number, require_square
+from fastpdr.ops._autograd import FusedLoss
 
 _PAIR_LOSS = _native.overload("pair_loss")
 _MAX_COMPONENTS = 64  # of the native kernel
@@ -32,21 +27,6 @@ if _PAIR_LOSS is not None:
         keras: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return y.new_empty(()), y.new_empty(y.shape)
-
-
-class _PairLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, y: torch.Tensor, targets: tuple[torch.Tensor, ...], *settings: float) -> torch.Tensor:
-        loss, grad = _PAIR_LOSS(y, *targets, *settings)
-        ctx.save_for_backward(grad)
-        ctx.inputs = 2 + len(settings)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return (grad_loss * grad,) + (None,) * (ctx.inputs - 1)
 
 
 def pair_loss(
@@ -117,4 +97,4 @@ def pair_loss(
         return reference.pair_loss(
             y, targets.detach(), a=a, b=b, repulsion=repulsion, eps=eps, clip=clip, kernel=kernel
         )
-    return _PairLoss.apply(y, csr_parts(targets), a, b, repulsion, eps, clip, kernel == "keras")
+    return FusedLoss.apply(_PAIR_LOSS, y, *csr_parts(targets), a, b, repulsion, eps, clip, kernel == "keras")

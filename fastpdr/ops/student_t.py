@@ -1,17 +1,12 @@
-"""Student-t KL divergence of a map: argument checks, autograd, the choice of native or reference.
-
-The kernel's forward pass returns loss and gradient together, so backward is one multiplication.
-"""
+"""Student-t KL divergence of a map: argument checks, autograd, the choice of native or reference."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch.autograd.function import once_differentiable
 
 from fastpdr import _native, reference
 from fastpdr.ops._arguments import csr_parts, require_choice, require_map, require_number, require_square
+from fastpdr.ops._autograd import FusedLoss
 
 _DENSE = _native.overload("student_t_kl")
 _CSR = _native.overload("student_t_kl_csr")
@@ -36,25 +31,6 @@ if _DENSE is not None:
         by_row: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return y.new_empty(()), y.new_empty(y.shape)
-
-
-class _StudentTKL(torch.autograd.Function):
-    """Loss of y; p is one dense tensor, or (indptr, indices, values)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, y: torch.Tensor, dof: float, exaggeration: float, by_row: bool, *p: torch.Tensor
-    ) -> torch.Tensor:
-        loss, grad = (_DENSE if len(p) == 1 else _CSR)(y, *p, dof, exaggeration, by_row)
-        ctx.save_for_backward(grad)
-        ctx.inputs = 4 + len(p)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return (grad_loss * grad,) + (None,) * (ctx.inputs - 1)
 
 
 def student_t_kl(
@@ -114,5 +90,5 @@ def student_t_kl(
     op = "student_t_kl" if dense else "student_t_kl_csr"
     if y.shape[1] > _MAX_COMPONENTS or not _native.has_kernel(op, y, p):
         return reference.student_t_kl(y, p.detach(), dof=dof, exaggeration=exaggeration, normalization=normalization)
-    parts = (p.detach(),) if dense else csr_parts(p)
-    return _StudentTKL.apply(y, dof, exaggeration, normalization == "row", *parts)
+    kernel, parts = (_DENSE, (p.detach(),)) if dense else (_CSR, csr_parts(p))
+    return FusedLoss.apply(kernel, y, *parts, dof, exaggeration, normalization == "row")

@@ -8,27 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 
 from fastpdr import ops
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows of the data, and the drawn edges among them.
-
-    Attributes
-    ----------
-    rows : torch.Tensor
-        ``[b]`` int64, distinct.
-    edges : torch.Tensor or None
-        ``[2, e]`` int64, positions in ``rows`` of the two ends of every drawn edge.
-    """
-
-    rows: torch.Tensor
-    edges: torch.Tensor | None = None
 
 
 class RandomBatches:
@@ -38,10 +21,10 @@ class RandomBatches:
         self.n, self.generator = n, generator
         self.per_epoch = math.ceil(n / batch_size)
 
-    def epoch(self) -> Iterator[Batch]:
-        """Yield the batches of one epoch: every row once."""
+    def epoch(self) -> Iterator[torch.Tensor]:
+        """Yield the rows of the batches of one epoch, ``[b]`` each: every row once."""
         order = torch.randperm(self.n, generator=self.generator, device=self.generator.device)
-        return (Batch(rows) for rows in order.tensor_split(self.per_epoch))
+        return iter(order.tensor_split(self.per_epoch))
 
 
 class EdgeBatches:
@@ -68,11 +51,10 @@ class EdgeBatches:
         self.per_epoch = per_epoch or max(1, math.ceil(visits / self.edges))
         self.seed, self.step = seed, 0
 
-    def epoch(self) -> Iterator[Batch]:
-        """Yield the batches of one epoch."""
+    def epoch(self) -> Iterator[torch.Tensor]:
+        """Yield the rows of the batches of one epoch, ``[b]`` each, ascending."""
         for _ in range(self.per_epoch):
             entries = ops.sample_edges(self.table, self.edges, seed=self.seed, step=self.step)
             self.step += 1
             heads = torch.searchsorted(self.indptr, entries, right=True) - 1
-            rows, positions = torch.unique(torch.cat([heads, self.indices[entries]]), return_inverse=True)
-            yield Batch(rows, positions.view(2, -1))
+            yield torch.unique(torch.cat([heads, self.indices[entries]]))

@@ -1,6 +1,7 @@
 """The loop: batch -> encoder -> op -> optimizer.
 
-The objective draws the batches of every epoch anew. Nothing is read back from the device within an epoch.
+The objective draws the batches of every epoch anew. Nothing is read back from the device within an epoch, except
+where landmarks ask whether a batch has any.
 """
 
 from __future__ import annotations
@@ -90,25 +91,25 @@ def train(
         network.train()
     for epoch in range(settings.n_epochs):
         exaggeration = settings.exaggeration if epoch < settings.exaggeration_epochs else 1.0
-        total, rows = torch.zeros((), dtype=torch.float64, device=inputs.device), 0
-        for number, batch in enumerate(objective.epoch()):
+        total, encoded = torch.zeros((), dtype=torch.float64, device=inputs.device), 0
+        for number, rows in enumerate(objective.epoch()):
             fade = extra_weight((epoch * objective.per_epoch + number) / steps)
-            similarities = objective.similarities(batch)
-            x = inputs[batch.rows]
+            similarities = objective.similarities(rows)
+            x = inputs[rows]
             with autocast(inputs.device, settings.bfloat16):
                 y = encoder(noise.add(x))
             y = y.float()
             loss = objective.loss(fade_extra(y, settings.n_components, fade), similarities, exaggeration)
             for term in terms:
-                loss = loss + term(batch.rows, x, y[:, : settings.n_components])
+                loss = loss + term(rows, x, y[:, : settings.n_components])
             update(networks, loss, optimizer, settings)
-            total += loss.detach().double() * len(batch.rows)
-            rows += len(batch.rows)
+            total += loss.detach().double() * len(rows)
+            encoded += len(rows)
             state.learning_rate = float(scheduler.get_last_lr()[0])
             scheduler.step()
         state.epoch = epoch + 1
         state.settled = exaggeration == 1.0 and state.epoch >= settings.n_epochs * ANNEALED_SHARE
-        state.loss_history.append(float(total) / rows)
+        state.loss_history.append(float(total) / encoded)
         require_finite(state)
         if run_callbacks(callbacks, state):
             break
@@ -129,9 +130,9 @@ def pretrain(
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
     encoder.train()
     for _ in range(math.ceil(PRETRAINING_STEPS / batches.per_epoch)):
-        for batch in batches.epoch():
-            y = encoder(inputs[batch.rows])[:, : settings.n_components]
-            update([encoder], nn.functional.mse_loss(y, target[batch.rows]), optimizer, settings)
+        for rows in batches.epoch():
+            y = encoder(inputs[rows])[:, : settings.n_components]
+            update([encoder], nn.functional.mse_loss(y, target[rows]), optimizer, settings)
 
 
 def extra_weight(progress: float) -> float:

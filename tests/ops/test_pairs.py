@@ -7,6 +7,7 @@ import torch
 from conftest import FLOAT64_RMS, SIZES
 
 from fastpdr import _native, ops, reference
+from fastpdr.ops._autograd import FusedLoss
 
 native = pytest.mark.skipif("cpu" not in _native.KERNELS["pair_loss"], reason="no compiled kernels")
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse (CSR tensor support|invariant checks):UserWarning")
@@ -179,7 +180,24 @@ def test_threads_do_not_change_the_bits(curve, generator):
 
 
 @native
-def test_opcheck_and_compile(generator):
+def test_compiles_without_a_graph_break(generator):
+    """By its parts: PyTorch compiles no function of a sparse tensor."""
+    y, v = torch.randn(40, 2, generator=generator), targets(generator, 40)
+    kernel, parts = torch.ops.fastpdr.pair_loss.default, (v.crow_indices(), v.col_indices(), v.values())
+
+    def loss(y, *parts):
+        return FusedLoss.apply(kernel, 2.0 * y, *parts, *UMAP.values(), False)
+
+    expected = loss_and_gradient(lambda y, v: ops.pair_loss(2.0 * y, v, **UMAP), y, v)
+    y = y.requires_grad_()
+    result = torch.compile(loss, fullgraph=True)(y, *parts)
+    result.backward()
+    assert torch.equal(result.detach(), expected[0])
+    assert torch.equal(y.grad, expected[1])
+
+
+@native
+def test_opcheck(generator):
     y, v = torch.randn(20, 2, generator=generator), targets(generator, 20)
     parts = (v.crow_indices().clone(), v.col_indices().clone(), v.values().clone())
     torch.library.opcheck(torch.ops.fastpdr.pair_loss.default, (y, *parts, 1.5, 0.9, 5.0, 1e-3, 4.0, False))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from fastpdr import ops
-from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
+from fastpdr.training.batches import EdgeBatches, RandomBatches
 
 
 class Objective(ABC):
@@ -28,13 +28,13 @@ class Objective(ABC):
         """Batches of an epoch."""
         return self.batches.per_epoch
 
-    def epoch(self) -> Iterator[Batch]:
-        """Draw the batches of one epoch."""
+    def epoch(self) -> Iterator[torch.Tensor]:
+        """Draw the rows of the batches of one epoch, ``[b]`` int64 each, distinct."""
         return self.batches.epoch()
 
     @abstractmethod
-    def similarities(self, batch: Batch) -> torch.Tensor:
-        """Return ``[b, b]``, what the map of the batch is compared with."""
+    def similarities(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return ``[b, b]``, what the map of a batch of rows is compared with."""
 
     @abstractmethod
     def loss(self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float) -> torch.Tensor:
@@ -56,6 +56,6 @@ class GraphObjective(Objective):
         super().__init__(batches)
         self.graph = graph.crow_indices(), graph.col_indices(), graph.values()
 
-    def similarities(self, batch: Batch) -> torch.Tensor:
+    def similarities(self, rows: torch.Tensor) -> torch.Tensor:
         """Return all entries of the graph among the rows, ``[b, b]`` sparse_csr; the ops normalise their sum."""
-        return ops.subgraph(*self.graph, batch.rows)
+        return ops.subgraph(*self.graph, rows)

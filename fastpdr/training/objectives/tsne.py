@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from fastpdr import ops
-from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
+from fastpdr.training.batches import EdgeBatches, RandomBatches
 from fastpdr.training.objectives.base import GraphObjective, Objective
 
 SMALLEST_PERPLEXITY = 2.0  # in the batch; 4 and 8 trade local structure for global
@@ -54,11 +54,11 @@ class BatchTSNE(Objective):
         smallest = min(SMALLEST_PERPLEXITY, largest)
         return sorted({min(max(k * share, min(k, smallest)), largest) for k in self.perplexities})
 
-    def similarities(self, batch: Batch) -> torch.Tensor:
+    def similarities(self, rows: torch.Tensor) -> torch.Tensor:
         """Symmetric P ``[b, b]`` of the rows; the op that reads it normalises its sum."""
-        rows = self.data[batch.rows]
-        square = rows.square().sum(1)
-        sqdist = torch.addmm(square[None, :], rows, rows.T, alpha=-2).add_(square[:, None]).clamp_min_(0)
+        data = self.data[rows]
+        square = data.square().sum(1)
+        sqdist = torch.addmm(square[None, :], data, data.T, alpha=-2).add_(square[:, None]).clamp_min_(0)
         sqdist.fill_diagonal_(torch.inf)
         p, _ = ops.perplexity_search(sqdist, self.perplexities_of(len(rows)))
         return p + p.T
