@@ -183,10 +183,12 @@ def test_threads_do_not_change_the_bits(curve, generator):
 def test_compiles_without_a_graph_break(generator):
     """By its parts: PyTorch compiles no function of a sparse tensor."""
     y, v = torch.randn(40, 2, generator=generator), targets(generator, 40)
-    kernel, parts = torch.ops.fastpdr.pair_loss.default, (v.crow_indices(), v.col_indices(), v.values())
+    kernel = torch.ops.fastpdr.pair_loss.default
+    parts = (v.crow_indices().clone(), v.col_indices().clone(), v.values().clone())
+    settings = (*UMAP.values(), False)
 
-    def loss(y, *parts):
-        return FusedLoss.apply(kernel, 2.0 * y, *parts, *UMAP.values(), False)
+    def loss(y, indptr, indices, values):
+        return FusedLoss.apply(kernel, 2.0 * y, indptr, indices, values, *settings)
 
     expected = loss_and_gradient(lambda y, v: ops.pair_loss(2.0 * y, v, **UMAP), y, v)
     y = y.requires_grad_()
