@@ -54,19 +54,22 @@ def test_scikit_learn_checks(estimator, check):
 @pytest.mark.parametrize(
     ("estimator", "trust", "accuracy"),
     [
-        (ParametricTSNE(random_state=0), 0.935, 0.95),
-        (MultiscaleParametricTSNE(random_state=0), 0.935, 0.95),
-        (ParametricUMAP(random_state=0), 0.935, 0.95),
-        (ParametricLargeVis(random_state=0), 0.935, 0.95),
-        (ParametricTSNE(affinity="knn", random_state=0), 0.945, 0.965),
+        (ParametricTSNE(), 0.935, 0.95),
+        (MultiscaleParametricTSNE(), 0.935, 0.95),
+        (ParametricUMAP(), 0.935, 0.95),
+        (ParametricLargeVis(), 0.935, 0.95),
+        (ParametricTSNE(affinity="knn"), 0.945, 0.965),
     ],
 )
 def test_quality_on_rows_never_seen(estimator, trust, accuracy, digits):
-    """The floor that every change has to keep; docs and bench/results hold the medians over seeds."""
+    """The floor that every change has to keep, by the median of three seeds; one in forty falls short by rounding."""
     train, y_train, test, y_test = digits
-    Z = estimator.fit(train).transform(test)
-    assert metrics.trustworthiness(test, Z, n_neighbors=12) >= trust
-    assert metrics.knn_accuracy(estimator.embedding_, y_train, Z, y_test, n_neighbors=7) >= accuracy
+    scores = []
+    for seed in range(3):
+        Z = estimator.set_params(random_state=seed).fit(train).transform(test)
+        hits = metrics.knn_accuracy(estimator.embedding_, y_train, Z, y_test, n_neighbors=7)
+        scores.append((metrics.trustworthiness(test, Z, n_neighbors=12), hits))
+    assert (np.median(scores, axis=0) >= (trust, accuracy)).all(), scores
 
 
 @every
