@@ -1,7 +1,8 @@
 // CPU pair loss: the stored pairs attract, all unordered pairs repel, each in a pass of its own (tiles.h).
 //
-// With w = s^-b / a (one logarithm, one exponential; b = 1 needs neither) both curves are rational in w, so that the
-// value of a pair is one more logarithm, which two rows share, and its force one division.
+// With w = s^-b / a (one logarithm, one exponential; b = 1 needs neither) both curves are rational in w: the force of a
+// pair is one division. Its value is the logarithm of a ratio; ratios are multiplied up, and one logarithm taken of the
+// product. A force is at most 2 b / sqrt(s), so that pairs beyond 2 b / clip need no look at their force's length.
 #include "fastpdr/pairs.h"
 
 #include <cfloat>
@@ -13,32 +14,46 @@ namespace {
 
 using simd::Floats;
 using simd::Ints;
+using tiles::kRows;
 using tiles::Points;
 
 constexpr float kLog2E = 1.44269504088896f;
-constexpr float kNearest = 1e-12f;  // squared distance below which points coincide
-constexpr float kLargestPower = 40.0f;
+constexpr float kNearest = 1e-12f;      // squared distance below which points coincide
+constexpr float kLargestPower = 60.0f;  // of 2 that a s^b reaches, up or down
 
 struct Curve {
-  float inverse_a, b, eps, clip;
+  float log2_inverse_a, inverse_a, b, eps, clip;
+  float unclipped;  // squared distance from which on no force is longer than clip
+  bool steep;       // whether kLargestPower can be passed
+
+  explicit Curve(const PairCurve& curve)
+      : log2_inverse_a(static_cast<float>(-std::log2(curve.a))),
+        inverse_a(static_cast<float>(1.0 / curve.a)),
+        b(static_cast<float>(curve.b)),
+        eps(static_cast<float>(curve.eps)),
+        clip(static_cast<float>(curve.clip)),
+        unclipped(curve.clip > 0.0 ? static_cast<float>(std::pow(2.0 * curve.b / curve.clip, 2) * 1.001) : 0.0f),
+        steep(std::abs(std::log2(kNearest)) * curve.b + std::abs(std::log2(curve.a)) > kLargestPower) {}
 };
 
-// s^-b / a
+// w = s^-b / a
 template <int W, bool kUnitPower>
 FASTPDR_INLINE Floats<W> inverse_power(Floats<W> s, const Curve& curve) {
   if constexpr (kUnitPower) return curve.inverse_a / s;
-  const Floats<W> power = simd::log_positive<W>(s) * (-kLog2E * curve.b);
-  const Floats<W> most = simd::splat<W>(kLargestPower);
-  return simd::exp2_bounded<W>(simd::maximum<W>(simd::minimum<W>(power, most), -most)) * curve.inverse_a;
+  const simd::Logarithm<W> log(s);
+  Floats<W> power = log.exponent * -curve.b + (log.mantissa * (-kLog2E * curve.b) + curve.log2_inverse_a);
+  if (curve.steep) {
+    const Floats<W> most = simd::splat<W>(kLargestPower);
+    power = simd::maximum<W>(simd::minimum<W>(power, most), -most);
+  }
+  return simd::exp2_bounded<W>(power);
 }
 
 // A force pull * sqrt(sqdist) no longer than clip.
 template <int W>
 FASTPDR_INLINE Floats<W> shorten(Floats<W> pull, Floats<W> sqdist, float clip) {
-  const Ints<W> longer = pull * pull * sqdist > clip * clip;
-  if (clip == 0.0f || !simd::any<W>(longer)) return pull;
   const Floats<W> bound = clip / simd::square_root<W>(simd::maximum<W>(sqdist, simd::splat<W>(FLT_MIN)));
-  return longer ? bound : pull;
+  return simd::minimum<W>(pull, bound);
 }
 
 // -log q and its pull along the stored pairs.
@@ -54,7 +69,27 @@ struct Attraction {
     const Floats<W> above = kKeras ? 1.0f + 2.0f * w : 1.0f + w;  // w / q
     mass += simd::sum<W>(v);
     value += simd::sum<W>(v * (simd::log_positive<W>(above) - simd::log_positive<W>(w)));
-    return v * shorten<W>(2.0f * curve.b / (above * s), sqdist, curve.clip);
+    const Floats<W> pull = 2.0f * curve.b / (above * s);
+    return v * (curve.clip > 0.0f ? shorten<W>(pull, sqdist, curve.clip) : pull);
+  }
+};
+
+// The logarithm of a product of ratios from 1 to 2^61, in lanes: the product is kept in [1, 2).
+template <int W>
+struct ProductLogarithm {
+  Floats<W> mantissa = simd::splat<W>(1.0f);
+  Ints<W> exponent = {};
+
+  FASTPDR_INLINE void add(const Floats<W> (&ratio)[kRows]) {
+    for (int r = 0; r < kRows; r += 2) {
+      const Ints<W> bits = (Ints<W>)(mantissa * (ratio[r] * ratio[r + 1]));
+      exponent += (bits >> 23) - 127;
+      mantissa = (Floats<W>)((bits & 0x007fffff) | 0x3f800000);
+    }
+  }
+  FASTPDR_INLINE double total() const {
+    const Floats<W> whole = __builtin_convertvector(exponent, Floats<W>);
+    return simd::sum<W>(simd::log_positive<W>(mantissa) + whole * 0.693147180559945f);
   }
 };
 
@@ -62,23 +97,29 @@ struct Attraction {
 template <bool kUnitPower, bool kKeras>
 struct Repulsion {
   static constexpr bool kSums = false;
+  template <int W>
+  using Values = ProductLogarithm<W>;
   Curve curve;
 
   template <int W>
-  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[2], std::int64_t, std::int64_t, Floats<W> (&value)[2],
-                               Floats<W> (&push)[2]) const {
-    Floats<W> ratio[2];  // 1 / (1 - q)
-    for (int half = 0; half < 2; ++half) {
-      const Floats<W> s = simd::maximum<W>(sqdist[half] + curve.eps, simd::splat<W>(kNearest));
+  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[kRows], std::int64_t, std::int64_t,
+                               ProductLogarithm<W>& values, Floats<W> (&push)[kRows]) const {
+    Floats<W> ratio[kRows];  // 1 / (1 - q)
+    Floats<W> nearest = simd::splat<W>(curve.unclipped);
+    for (int r = 0; r < kRows; ++r) {
+      const Floats<W> s = simd::maximum<W>(sqdist[r] + curve.eps, simd::splat<W>(kNearest));
       const Floats<W> w = inverse_power<W, kUnitPower>(s, curve);
       const Floats<W> below = kKeras ? 1.0f + w : simd::splat<W>(1.0f);
       const Floats<W> above = below + w;
       const Floats<W> inverse = 1.0f / (above * below * s);
-      ratio[half] = kKeras ? above * above * s * inverse : above;
-      push[half] = shorten<W>(2.0f * curve.b * w * inverse, sqdist[half], curve.clip);
+      ratio[r] = kKeras ? above * above * s * inverse : above;
+      push[r] = 2.0f * curve.b * w * inverse;
+      nearest = simd::minimum<W>(nearest, s);
     }
-    value[0] = simd::log_positive<W>(ratio[0] * ratio[1]);
-    value[1] = Floats<W>{};
+    values.add(ratio);
+    if (simd::any<W>(nearest < curve.unclipped)) {
+      for (int r = 0; r < kRows; ++r) push[r] = shorten<W>(push[r], sqdist[r], curve.clip);
+    }
   }
 };
 
@@ -135,11 +176,7 @@ void pair_loss(const float* y, const std::int64_t* indptr, const std::int64_t* i
                std::int64_t b, std::int64_t c, const PairCurve& curve, float* loss, float* grad) {
   const tiles::Map map(y, b, c);
   const Points& points = map.points();
-  const Problem problem{&points,
-                        {indptr, indices, values},
-                        {static_cast<float>(1.0 / curve.a), static_cast<float>(curve.b), static_cast<float>(curve.eps),
-                         static_cast<float>(curve.clip)},
-                        curve.keras};
+  const Problem problem{&points, {indptr, indices, values}, Curve(curve), curve.keras};
   const tiles::Sums pulled(points, c), pushed(points, c);
   std::vector<Totals> totals(points.chunks);
 #pragma omp parallel for schedule(dynamic, 1) if (points.chunks > 1)

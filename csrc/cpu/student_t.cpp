@@ -19,11 +19,12 @@ namespace {
 using simd::Floats;
 using simd::Ints;
 using tiles::kCapacity;
-using tiles::kGroup;
-using tiles::kRun;
+using tiles::kRows;
 using tiles::Points;
 using tiles::Sums;
 
+constexpr int kGroup = 4;               // rows of tiles taken together
+constexpr int kRun = 4;                 // columns of tiles summed in float32 before widening to float64
 constexpr std::int64_t kCached = 1200;  // a p of so many rows lies in a core's caches
 constexpr float kLog2E = 1.44269504088896f;
 
@@ -270,31 +271,35 @@ struct Attraction {
   }
 };
 
-// w and 1 / t of two rows, with one division.
+// w and 1 / t of the rows of a tile, two with one division.
 template <int W, bool kUnitDof>
-FASTPDR_INLINE void similarities(const Floats<W> (&sqdist)[2], float inverse_dof, float exponent, Floats<W> (&w)[2],
-                                 Floats<W> (&inverse_t)[2]) {
-  Floats<W> t[2];
-  for (int half = 0; half < 2; ++half) t[half] = (kUnitDof ? sqdist[half] : sqdist[half] * inverse_dof) + 1.0f;
-  const Floats<W> inverse = 1.0f / (t[0] * t[1]);
-  for (int half = 0; half < 2; ++half) {
-    inverse_t[half] = inverse * t[1 - half];
-    w[half] = similarity<W, kUnitDof>(t[half], inverse_t[half], exponent);
+FASTPDR_INLINE void similarities(const Floats<W> (&sqdist)[kRows], float inverse_dof, float exponent,
+                                 Floats<W> (&w)[kRows], Floats<W> (&inverse_t)[kRows]) {
+  Floats<W> t[kRows];
+  for (int r = 0; r < kRows; ++r) t[r] = (kUnitDof ? sqdist[r] : sqdist[r] * inverse_dof) + 1.0f;
+  for (int r = 0; r < kRows; r += 2) {
+    const Floats<W> inverse = 1.0f / (t[r] * t[r + 1]);
+    inverse_t[r] = inverse * t[r + 1];
+    inverse_t[r + 1] = inverse * t[r];
   }
+  for (int r = 0; r < kRows; ++r) w[r] = similarity<W, kUnitDof>(t[r], inverse_t[r], exponent);
 }
 
 // The repulsion of a sparse p under one normalisation for all pairs.
 template <bool kUnitDof>
 struct Repulsion {
   static constexpr bool kSums = false;
+  template <int W>
+  using Values = tiles::PlainSum<W>;
   float inverse_dof, exponent;
 
   template <int W>
-  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[2], std::int64_t, std::int64_t, Floats<W> (&w)[2],
-                               Floats<W> (&push)[2]) const {
-    Floats<W> inverse_t[2];
+  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[kRows], std::int64_t, std::int64_t, tiles::PlainSum<W>& z,
+                               Floats<W> (&push)[kRows]) const {
+    Floats<W> w[kRows], inverse_t[kRows];
     similarities<W, kUnitDof>(sqdist, inverse_dof, exponent, w, inverse_t);
-    for (int half = 0; half < 2; ++half) push[half] = w[half] * inverse_t[half];
+    z.add(w);
+    for (int r = 0; r < kRows; ++r) push[r] = w[r] * inverse_t[r];
   }
 };
 
@@ -302,12 +307,15 @@ struct Repulsion {
 template <bool kUnitDof>
 struct RowTotals {
   static constexpr bool kSums = true;
+  template <int W>
+  using Values = tiles::PlainSum<W>;
   float inverse_dof, exponent;
 
   template <int W>
-  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[2], std::int64_t, std::int64_t, Floats<W> (&w)[2],
-                               Floats<W> (&nothing)[2]) const {
-    similarities<W, kUnitDof>(sqdist, inverse_dof, exponent, w, nothing);
+  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[kRows], std::int64_t, std::int64_t, tiles::PlainSum<W>&,
+                               Floats<W> (&w)[kRows]) const {
+    Floats<W> inverse_t[kRows];
+    similarities<W, kUnitDof>(sqdist, inverse_dof, exponent, w, inverse_t);
   }
 };
 
@@ -315,16 +323,18 @@ struct RowTotals {
 template <bool kUnitDof>
 struct RowRepulsion {
   static constexpr bool kSums = false;
+  template <int W>
+  using Values = tiles::PlainSum<W>;
   float inverse_dof, exponent;
   const float* share;  // [padded], 0 beyond b
 
   template <int W>
-  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[2], std::int64_t i, std::int64_t j, Floats<W> (&w)[2],
-                               Floats<W> (&push)[2]) const {
-    Floats<W> inverse_t[2];
+  FASTPDR_INLINE void evaluate(const Floats<W> (&sqdist)[kRows], std::int64_t i, std::int64_t j, tiles::PlainSum<W>&,
+                               Floats<W> (&push)[kRows]) const {
+    Floats<W> w[kRows], inverse_t[kRows];
     similarities<W, kUnitDof>(sqdist, inverse_dof, exponent, w, inverse_t);
     const Floats<W> columns = simd::load<W>(share + j);
-    for (int half = 0; half < 2; ++half) push[half] = w[half] * inverse_t[half] * (columns + share[i + half]);
+    for (int r = 0; r < kRows; ++r) push[r] = w[r] * inverse_t[r] * (columns + share[i + r]);
   }
 };
 

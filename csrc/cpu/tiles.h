@@ -1,13 +1,13 @@
 // The pairs of a map's points: all of them in tiles, or those that a sparse matrix stores; one term of a loss each.
 //
-// Unordered pairs are cut into tiles of W x W, W the vector width, so that distances and forces serve both orders. Row
-// sums stay in vectors until a row of tiles is done, column sums until a tile is done. Rows of tiles are dealt out in
-// chunks whose number depends on b alone; each has its own sums, added in fixed order, so that the result does not
-// depend on the number of threads. Padding costs no mask: it lies too far away to count.
+// Unordered pairs are cut into tiles of W columns, W the vector width, so that distances and forces serve both orders.
+// Four rows are taken together: their sums stay in registers along a block of columns, whose own sums stay in the L1
+// cache. Rows are dealt out in chunks whose number depends on b alone; each has its own sums, added in fixed order, so
+// that the result does not depend on the number of threads. Padding costs no mask: it lies too far away to count.
 //
-// A term computes two rows of a tile at once, so that they can share a division or a logarithm. It gives every pair its
-// value, which is summed up, and its pull: the force on row i is pull (y_i - y_j), that on row j the opposite. With
-// kSums it gives no force, but adds its value to both rows.
+// A term computes the rows of a tile together, so that they can share a division or a logarithm. It adds the values of
+// the pairs to a sum of its own kind, and gives every pair its pull: the force on row i is pull (y_i - y_j), that on
+// row j the opposite. With kSums the pull itself is added to both rows.
 #pragma once
 
 #include <algorithm>
@@ -25,8 +25,9 @@ using simd::Ints;
 
 constexpr std::int64_t kAlignment = 16;  // rows are padded to the widest tile
 constexpr std::int64_t kMaxChunks = 32;
-constexpr int kGroup = 4;         // rows of tiles taken together
-constexpr int kRun = 4;           // columns of tiles summed in float32 before widening to float64
+constexpr int kRows = 4;          // taken together
+constexpr int kColumns = 1024;    // whose coordinates and sums stay in the L1 cache
+constexpr int kRun = 16;          // tiles summed in float32 before widening to float64
 constexpr float kFar = 1e12f;     // where the padding lies
 constexpr int kMostColumns = 64;  // of a map
 
@@ -104,52 +105,48 @@ class Sums {
   std::unique_ptr<float[]> values_;
 };
 
-// A row of tiles' own sums, in lanes.
-template <int W, int C>
-struct RowSums {
-  Floats<W> plane[W][kCapacity<C>];
+// What a term's values are added to, in lanes.
+template <int W>
+struct PlainSum {
+  Floats<W> lanes = {};
+  FASTPDR_INLINE void add(const Floats<W> (&value)[kRows]) { lanes += (value[0] + value[1]) + (value[2] + value[3]); }
+  FASTPDR_INLINE double total() const { return simd::sum<W>(lanes); }
 };
 
-// Adds the pairs of rows [i, i + W) with columns [j, j + W), or the ordered pairs of a tile on the diagonal.
-template <int W, int C, bool kDiagonal, class Term>
-FASTPDR_INLINE void add_tile(const Points& points, const Term& term, std::int64_t i, std::int64_t j, Floats<W>& total,
-                             RowSums<W, C>& rows, float* sums) {
+// Adds the pairs of rows [i, i + kRows) with columns [j, j + W), or the ordered pairs of rows within the tile at j.
+template <int W, int C, bool kDiagonal, class Term, class Values>
+FASTPDR_INLINE void add_tile(const Points& points, const Term& term, std::int64_t i, std::int64_t j, Values& values,
+                             Floats<W> (&rows)[kRows][kCapacity<C>], float* sums) {
   const int c = points.columns<C>(), planes = Term::kSums ? 1 : c;
-  const std::int64_t padded = points.padded, height = points.b - i;
+  const std::int64_t padded = points.padded;
   const float* const coordinates = points.coordinates;
-  Floats<W> column[kCapacity<C>], below[kCapacity<C>];
-  for (int a = 0; a < c; ++a) column[a] = simd::load<W>(coordinates + a * padded + j);
-  for (int a = 0; a < planes; ++a) below[a] = Floats<W>{};
-  Floats<W> run = total;
-  for (int pair = 0; pair < W; pair += 2) {
-    Floats<W> difference[2][kCapacity<C>], sqdist[2], value[2], pull[2];
-    for (int half = 0; half < 2; ++half) {
-      sqdist[half] = Floats<W>{};
-      for (int a = 0; a < c; ++a) {
-        difference[half][a] = coordinates[a * padded + i + pair + half] - column[a];
-        sqdist[half] += difference[half][a] * difference[half][a];
-      }
-      if constexpr (kDiagonal) {  // a point and itself, and what is no point, are as far apart as padding
-        sqdist[half][pair + half] = kFar * kFar;
-        if (pair + half >= height) sqdist[half] = simd::splat<W>(kFar * kFar);
-      }
-    }
-    term.template evaluate<W>(sqdist, i + pair, j, value, pull);
-    for (int half = 0; half < 2; ++half) {
-      const int r = pair + half;
-      run += value[half];
-      for (int a = 0; a < planes; ++a) {
-        const Floats<W> part = Term::kSums ? value[half] : pull[half] * difference[half][a];
-        rows.plane[r][a] += part;
-        if constexpr (!kDiagonal) below[a] += Term::kSums ? part : -part;
-      }
+  Floats<W> difference[kRows][kCapacity<C>], sqdist[kRows], pull[kRows];
+  for (int r = 0; r < kRows; ++r) sqdist[r] = Floats<W>{};
+  for (int a = 0; a < c; ++a) {
+    const Floats<W> column = simd::load<W>(coordinates + a * padded + j);
+    for (int r = 0; r < kRows; ++r) {
+      difference[r][a] = coordinates[a * padded + i + r] - column;
+      sqdist[r] += difference[r][a] * difference[r][a];
     }
   }
-  total = run;
-  if constexpr (kDiagonal) return;
+  if constexpr (kDiagonal) {  // a point and itself, and what is no point, are as far apart as padding
+    for (int r = 0; r < kRows; ++r) {
+      sqdist[r][i - j + r] = kFar * kFar;
+      if (i + r >= points.b) sqdist[r] = simd::splat<W>(kFar * kFar);
+    }
+  }
+  term.template evaluate<W>(sqdist, i, j, values, pull);
   for (int a = 0; a < planes; ++a) {
-    float* const target = sums + a * padded + j;
-    simd::store<W>(target, simd::load<W>(target) + below[a]);
+    Floats<W> below = {};
+    for (int r = 0; r < kRows; ++r) {
+      const Floats<W> part = Term::kSums ? pull[r] : pull[r] * difference[r][a];
+      rows[r][a] += part;
+      below += Term::kSums ? part : -part;
+    }
+    if constexpr (!kDiagonal) {
+      float* const target = sums + a * padded + j;
+      simd::store<W>(target, simd::load<W>(target) + below);
+    }
   }
 }
 
@@ -157,34 +154,32 @@ FASTPDR_INLINE void add_tile(const Points& points, const Term& term, std::int64_
 // values over ordered pairs.
 template <int W, int C, class Term>
 FASTPDR_INLINE double add_all_pairs(const Points& points, const Term& term, std::int64_t chunk, float* sums) {
+  using Values = typename Term::template Values<W>;
   const int planes = Term::kSums ? 1 : points.columns<C>();
-  const std::int64_t padded = points.padded, rows_end = std::min(points.begin(chunk + 1), points.b);
+  const std::int64_t first = points.begin(chunk), last = std::min(points.begin(chunk + 1), points.b);
   double value = 0.0;
-  RowSums<W, C> rows[kGroup];
-  for (std::int64_t group = points.begin(chunk); group < rows_end; group += kGroup * W) {
-    const std::int64_t group_end = std::min(group + kGroup * W, rows_end);
-    for (std::int64_t i = group; i < group_end; i += W) {
-      RowSums<W, C>& own = rows[(i - group) / W];
-      for (int r = 0; r < W; ++r) {
-        for (int a = 0; a < planes; ++a) own.plane[r][a] = Floats<W>{};
+  for (std::int64_t block = first; block < points.b; block += kColumns) {
+    const std::int64_t block_end = std::min(block + kColumns, points.b);
+    for (std::int64_t i = first; i < std::min(last, block_end); i += kRows) {
+      const std::int64_t tile = i / W * W;
+      Floats<W> rows[kRows][kCapacity<C>];
+      for (int r = 0; r < kRows; ++r) {
+        for (int a = 0; a < planes; ++a) rows[r][a] = Floats<W>{};
       }
-      Floats<W> run = {};
-      add_tile<W, C, true>(points, term, i, i, run, own, sums);
-      value += simd::sum<W>(run);
-    }
-    for (std::int64_t begin = group + W; begin < points.b; begin += kRun * W) {
-      const std::int64_t end = std::min(begin + kRun * W, points.b);
-      Floats<W> run = {};
-      for (std::int64_t j = begin; j < end; j += W) {
-        for (std::int64_t i = group; i < std::min(group_end, j); i += W) {
-          add_tile<W, C, false>(points, term, i, j, run, rows[(i - group) / W], sums);
+      if (tile >= block) {
+        Values run;
+        add_tile<W, C, true>(points, term, i, tile, run, rows, sums);
+        value += run.total();
+      }
+      for (std::int64_t begin = std::max(block, tile + W); begin < block_end; begin += kRun * W) {
+        Values run;
+        for (std::int64_t j = begin; j < std::min(begin + kRun * W, block_end); j += W) {
+          add_tile<W, C, false>(points, term, i, j, run, rows, sums);
         }
+        value += 2.0 * run.total();
       }
-      value += 2.0 * simd::sum<W>(run);
-    }
-    for (std::int64_t i = group; i < group_end; ++i) {
-      for (int a = 0; a < planes; ++a) {
-        sums[a * padded + i] += simd::sum<W>(rows[(i - group) / W].plane[(i - group) % W][a]);
+      for (int r = 0; r < kRows; ++r) {
+        for (int a = 0; a < planes; ++a) sums[a * points.padded + i + r] += simd::sum<W>(rows[r][a]);
       }
     }
   }

@@ -9,7 +9,7 @@
 // The gradient of each pair's two logarithms with respect to y_i is shortened to length `clip` (0: left as it is).
 //
 // Precision policy: per-pair arithmetic float32, sums widened to float64 every few tiles of pairs; the order of all
-// sums depends on the sizes alone, so results are the same bits for any number of threads. s^b is held within 2^40.
+// sums depends on the sizes alone, so results are the same bits for any number of threads. a s^b is held within 2^60.
 // Memory beyond the arguments: O(b c), never a [b, b] temporary.
 #pragma once
 
