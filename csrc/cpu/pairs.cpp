@@ -190,10 +190,10 @@ void pair_loss(const float* y, const std::int64_t* indptr, const std::int64_t* i
     sum.repulsion += part.repulsion;
   }
   // Fewer than two points, or targets without mass: what is not defined pulls and pushes nowhere.
-  const double inverse_mass = sum.mass > 0.0 ? 1.0 / sum.mass : 0.0;
+  const double inverse_mass = sum.mass != 0.0 ? 1.0 / sum.mass : 0.0;
   const double factor = b > 1 ? curve.repulsion / (static_cast<double>(b) * (b - 1)) : 0.0;
-  *loss = static_cast<float>(sum.attraction * inverse_mass + factor * sum.repulsion);
   tiles::combine(points, pulled, inverse_mass, pushed, 2.0 * factor, grad);
+  *loss = tiles::checked(sum.attraction * inverse_mass + factor * sum.repulsion, points, grad);
 }
 
 }  // namespace fastpdr

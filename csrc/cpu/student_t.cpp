@@ -470,8 +470,8 @@ void divergence(const float* y, const Problem& problem, std::int64_t b, std::int
   if (sum.mass > 0.0) {
     value += sum.entropy / sum.mass - std::log(sum.mass) + exaggeration * problem.exponent * sum.log_t / sum.mass;
   }
-  *loss = static_cast<float>(value);
   tiles::combine(points, attraction, sum.mass > 0.0 ? slope * exaggeration / sum.mass : 0.0, repulsion, push, grad);
+  *loss = tiles::checked(value, points, grad);
 }
 
 Problem make_problem(const float* p, tiles::Stored stored, double dof, double exaggeration) {

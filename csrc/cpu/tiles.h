@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -243,6 +244,13 @@ inline void combine(const Points& points, const Sums& attraction, double attract
       }
     }
   }
+}
+
+// The loss beside its gradient [b, c]: NaN where that is not finite, since comparisons within the terms may lose a NaN.
+inline float checked(double loss, const Points& points, const float* grad) {
+  bool finite = true;
+  for (std::int64_t i = 0; i < points.b * points.c; ++i) finite &= std::abs(grad[i]) <= FLT_MAX;
+  return finite ? static_cast<float>(loss) : NAN;
 }
 
 }  // namespace fastpdr::tiles

@@ -29,6 +29,7 @@ from fastpdr.estimators.resolve import (
     measure_noise,
     place,
     principal_components,
+    projection_of,
     require_width,
     resolve_device,
     use_bfloat16,
@@ -53,7 +54,7 @@ class Fit:
     raw: torch.Tensor  # the same on the device
     scaling: InputScaling  # of the built-in encoder
     rows: torch.Tensor  # [n, d] float32, scaled so
-    inputs: torch.Tensor  # [n, d] float32, what the encoder to train reads
+    inputs: torch.Tensor  # [n, ...] float32, what the encoder to train reads: raw, the rows, or their components
     y: Any  # what the user gave, or None
     landmarks: Any  # likewise
     resumed: bool  # whether the map that there is is trained on
@@ -160,7 +161,9 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             own = self.encoder is not None
             scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(device)
             rows = torch.cat([scaling(part) for part in raw.split(ROWS_AT_ONCE)])
-            encoder, inputs = self._make_encoder(scaling, raw, rows, start)
+            axes = projection_of(rows) if start is None and not own else None
+            inputs = raw.float() if own else rows if axes is None else rows @ axes
+            encoder = self._make_encoder(scaling, inputs, start)
             network = encoder if own else encoder[1]
             generator = torch.Generator(device).manual_seed(seed)
             fit = Fit(data, raw, scaling, rows, inputs, y, landmarks, start is not None, seed, generator)
@@ -172,6 +175,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             state = self._run(network, fit, objective, settings, terms)
             if not own:
                 encoder[1].keep_outputs(self.n_components)
+            if axes is not None:
+                encoder[1].absorb_projection(axes)
         self.encoder_ = encoder.eval()
         self._keep(state, terms, fit)
         self.embedding_ = self._place(data)
@@ -281,25 +286,24 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """X as finite float32 or float64 in rows one after another, checked as scikit-learn does."""
         return np.ascontiguousarray(validate_data(self, X, dtype=_dtypes(X), **checks))
 
-    def _make_encoder(
-        self, scaling: InputScaling, raw: torch.Tensor, rows: torch.Tensor, start: nn.Module | None
-    ) -> tuple[Any, torch.Tensor]:
-        """The network to train, on the device, with the tensor it reads: scaled rows, or an own encoder's raw data."""
+    def _make_encoder(self, scaling: InputScaling, inputs: torch.Tensor, start: nn.Module | None) -> Any:
+        """The network to train, on the device, which without its scaling reads the inputs."""
         if start is not None:
-            return copy.deepcopy(start).to(rows.device), rows if self.encoder is None else raw.float()
+            return copy.deepcopy(start).to(inputs.device)
         if self.encoder is None:
             widths = [int(width) for width in self.hidden_dims]
             if any(width < 1 for width in widths):
                 raise ValueError(f"{type(self).__name__}: hidden_dims must be widths >= 1, got {self.hidden_dims!r}")
-            built_in = build_encoder(scaling, self.n_components + self.extra_components, widths, self.activation)
-            return built_in.to(rows.device), rows
-        encoder, inputs = copy.deepcopy(self.encoder).to(rows.device), raw.float()
+            n_outputs = self.n_components + self.extra_components
+            return build_encoder(scaling, n_outputs, widths, self.activation, inputs.shape[1]).to(inputs.device)
+        encoder = copy.deepcopy(self.encoder).to(inputs.device)
         require_width("encoder", encoder, inputs[:2], self.n_components, type(self).__name__)
-        return encoder, inputs
+        return encoder
 
     def _make_settings(self, fit: Fit, objective: Objective, unit: float) -> TrainingSettings:
-        """The loop's numbers; `unit` is what 1 in the scaled rows is in the encoder's input."""
+        """The loop's numbers; `unit` is what 1 in the scaled rows is in an own encoder's input."""
         automatic = self.input_noise == "auto"
+        measured = fit.inputs if self.encoder is None else fit.rows
         return TrainingSettings(
             n_components=self.n_components,
             n_epochs=self.n_epochs or self._automatic_epochs(objective.per_epoch, len(fit.rows)),
@@ -312,7 +316,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             exaggeration_epochs=self.early_exaggeration_epochs,
             clip_grad_value=self.clip_grad_value,
             clip_grad_norm=self.clip_grad_norm,
-            input_noise=unit * self._noise_share * measure_noise(fit.rows, fit.generator)
+            input_noise=unit * self._noise_share * measure_noise(measured, fit.generator)
             if automatic
             else float(self.input_noise),
             bfloat16=use_bfloat16(self.precision, fit.rows.device),

@@ -110,5 +110,5 @@ class ParametricLargeVis(NeighborEmbedding):
         y = require_targets(fit.y, len(fit.X), type(self).__name__)
         return self._supervised(perplexity_affinities(neighbors, self._level(len(fit.X))), y)
 
-    def _curve(self) -> Curve:
+    def _curve(self, n: int) -> Curve:
         return Curve(a=1.0, b=1.0, repulsion=float(self.negative_sample_rate * self.gamma), eps=0.1, clip=5.0)

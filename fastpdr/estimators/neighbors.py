@@ -111,7 +111,7 @@ class NeighborEmbedding(ParametricEmbedding):
             )
         self.graph_ = scipy_csr(graph)
         batches = EdgeBatches(graph.to(fit.rows.device), self._batch_size(len(fit.rows)), None, fit.seed)
-        return PairObjective(graph.to(fit.rows.device), self._curve(), batches)
+        return PairObjective(graph.to(fit.rows.device), self._curve(len(fit.rows)), batches)
 
     def _make_terms(self, fit: Fit) -> list[nn.Module]:
         if fit.landmarks is None:
@@ -165,8 +165,8 @@ class NeighborEmbedding(ParametricEmbedding):
         """Return the symmetric graph ``[n, n]`` sparse_csr whose edges attract."""
 
     @abstractmethod
-    def _curve(self) -> Curve:
-        """Return what pairs on the map are compared by."""
+    def _curve(self, n: int) -> Curve:
+        """Return what pairs on the map of n rows are compared by."""
 
 
 def mean_distance(y: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

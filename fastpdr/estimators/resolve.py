@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 ROWS_AT_ONCE = 8192  # that a network is run on
+AXES_ENTRIES = 2**25  # of the rows that principal axes are taken from
+WIDE, PROJECTED_WIDTH, KEPT_VARIANCE = 200, 100, 0.85
 
 
 def as_tensor(array: NDArray[Any]) -> torch.Tensor:
@@ -101,14 +103,39 @@ def measure_noise(rows: torch.Tensor, generator: torch.Generator) -> float:
     return float(nearest.median()) / math.sqrt(d)
 
 
-def principal_components(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """First principal components ``[n, count]``, the largest with deviation 1; zeros where the data has no more."""
-    centred = rows - rows.mean(0)
+def principal_axes(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """First principal axes ``[d, q]`` of rows ``[n, d]``, orthonormal, q <= count as the shape of the rows allows.
+
+    From up to 20,000 rows, fewer of very wide ones; randomised (Halko, Martinsson & Tropp 2011).
+    """
+    n, d = rows.shape
+    sample = rows[:: math.ceil(n / min(20_000, max(2_000, AXES_ENTRIES // d)))]
+    centred = sample - sample.mean(0)
     q = min(count, *centred.shape)
     _, _, v = torch.svd_lowrank(centred, q=min(q + 6, *centred.shape))
-    scores = centred @ v[:, :q]
+    return v[:, :q]
+
+
+def principal_components(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """First principal components ``[n, count]``, the largest with deviation 1; zeros where the data has no more."""
+    scores = (rows - rows.mean(0)) @ principal_axes(rows, count)
     scores = scores / scores[:, 0].std().clamp_min(1e-12)
-    return torch.nn.functional.pad(scores, (0, count - q))
+    return torch.nn.functional.pad(scores, (0, count - scores.shape[1]))
+
+
+def projection_of(rows: torch.Tensor) -> torch.Tensor | None:
+    """Principal axes ``[d, 100]`` that stand in for wide rows ``[n, d]`` while a network is trained; None for others.
+
+    A linear layer on the rows can be had from one on their components, for a third less arithmetic in the network;
+    maps of unseen rows are as good or better. Rows whose variance lies elsewhere are left as they are.
+    """
+    if rows.shape[1] <= WIDE or len(rows) <= PROJECTED_WIDTH:
+        return None
+    axes = principal_axes(rows, PROJECTED_WIDTH)
+    sample = rows[:: math.ceil(len(rows) / 2_000)]
+    sample = sample - sample.mean(0)
+    kept = (sample @ axes).square().sum() / sample.square().sum()
+    return axes if float(kept) >= KEPT_VARIANCE else None
 
 
 def require_width(argument: str, network: nn.Module, rows: torch.Tensor, width: int, name: str) -> None:

@@ -47,7 +47,7 @@ def _loss(
     rows, columns, values = entries(targets)
     mass, count = values.sum(), len(y)
     loss = 0.0 * y.sum()
-    if count > 1 and mass > 0:
+    if count > 1 and mass != 0:
         v = values / mass
         power = _power(y[rows] - y[columns], v, a, b, 0.0, clip)
         loss = loss + (v * torch.log1p(shift + power)).sum()

@@ -17,7 +17,8 @@ class TrainingState:
     Attributes
     ----------
     encoder : torch.nn.Module
-        The network being trained, on its device; read it, do not change it.
+        The network being trained, on its device; read it, do not change it. The built-in one reads scaled rows
+        here, or the principal components of wide ones.
     n_epochs : int
         Epochs planned.
     epoch : int

@@ -107,6 +107,13 @@ class MLP(nn.Module):
         head.bias.copy_(self.head.bias[:count])
         self.head = head
 
+    @torch.no_grad()
+    def absorb_projection(self, axes: torch.Tensor) -> None:
+        """Read rows ``[b, d]`` where ``rows @ axes`` was read before, axes ``[d, n_features]``."""
+        first = next(module for module in self.modules() if isinstance(module, nn.Linear))
+        first.weight = nn.Parameter(first.weight @ axes.T)
+        first.in_features = len(axes)
+
 
 def build_decoder(scaling: InputScaling, n_inputs: int, hidden_dims: Sequence[int], activation: str) -> nn.Sequential:
     """Return the encoder's mirror image, ``Sequential(MLP, scaling back)``, from a map to raw rows."""
@@ -114,6 +121,11 @@ def build_decoder(scaling: InputScaling, n_inputs: int, hidden_dims: Sequence[in
     return nn.Sequential(mirror, OutputScaling(scaling.mean, scaling.scale))
 
 
-def build_encoder(scaling: InputScaling, n_outputs: int, hidden_dims: Sequence[int], activation: str) -> nn.Sequential:
-    """Return ``Sequential(scaling, MLP)``, with PyTorch's default weights from the current generator."""
-    return nn.Sequential(scaling, MLP(scaling.mean.numel(), n_outputs, hidden_dims, activation))
+def build_encoder(
+    scaling: InputScaling, n_outputs: int, hidden_dims: Sequence[int], activation: str, n_features: int | None = None
+) -> nn.Sequential:
+    """Return ``Sequential(scaling, MLP)``, with PyTorch's default weights from the current generator.
+
+    An MLP of other ``n_features`` than the scaling's is one that will :meth:`MLP.absorb_projection`.
+    """
+    return nn.Sequential(scaling, MLP(n_features or scaling.mean.numel(), n_outputs, hidden_dims, activation))

@@ -230,3 +230,12 @@ def good():
 def test_bad_arguments_are_named(change, error, message):
     with pytest.raises(error, match=f"pair_loss: .*{message}"):
         ops.pair_loss(**{**good(), **change})
+
+
+@pytest.mark.parametrize("place", ["y", "targets"])
+def test_nan_shows_in_the_loss(place, generator):
+    y, v = torch.randn(40, 2, generator=generator), targets(generator, 40)
+    (y if place == "y" else v.values()[None])[0, 1] = torch.nan
+    for function in (ops.pair_loss, reference.pair_loss):
+        loss, _ = loss_and_gradient(function, y, v, **UMAP)
+        assert loss.isnan()

@@ -336,3 +336,15 @@ def good():
 def test_bad_arguments_are_named(change, error, message):
     with pytest.raises(error, match=f"student_t_kl: .*{message}"):
         ops.student_t_kl(**{**good(), **change})
+
+
+@by_both
+@pytest.mark.parametrize("place", ["y", "p"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_shows_in_the_loss(value, place, normalization, generator):
+    y, p = torch.randn(40, 2, generator=generator), similarities(generator, 40)
+    (y if place == "y" else p)[3, 1] = value
+    for function in (ops.student_t_kl, reference.student_t_kl):
+        for name, layout in layouts(p):
+            loss, _ = loss_and_gradient(function, y, layout, normalization=normalization)
+            assert not loss.isfinite(), name
