@@ -155,7 +155,7 @@ FASTPDR_INLINE Floats<W> next_beta(const Lanes<W>& lanes, Floats<W> target) {
   const Floats<W> candidate = lanes.beta * simd::exp2_bounded<W>(step * kLog2E);
   const Ints<W> inside = (candidate > lanes.low) & (candidate < lanes.high);
   const Floats<W> middle = simd::square_root<W>(lanes.low) * simd::square_root<W>(lanes.high);
-  return inside ? candidate : middle;
+  return inside ? candidate : (lanes.high < kInfinity ? middle : lanes.beta);
 }
 
 // Entropy and slope of the active rows at their beta.
@@ -185,7 +185,6 @@ FASTPDR_INLINE void evaluate(const float* scaled, std::int64_t padded, Ints<W> a
 template <int W>
 FASTPDR_INLINE void solve(const float* scaled, std::int64_t padded, Ints<W> active, Floats<W> target, float tolerance,
                           Lanes<W>& lanes, float* weights) {
-  lanes.high = simd::splat<W>(kInfinity);
   for (int evaluation = 0; evaluation < kMaxEvaluations && simd::any<W>(active); ++evaluation) {
     evaluate<W>(scaled, padded, active, lanes, weights);
     const Floats<W> error = lanes.entropy - target;
@@ -232,6 +231,7 @@ FASTPDR_INLINE void search_group_body(const Search& search, std::int64_t first_r
   }
   Lanes<W> lanes{};
   lanes.log_finite = simd::load<W>(log_finite);
+  lanes.high = simd::splat<W>(kInfinity);
   const float slack = 0.5f * static_cast<float>(search.tolerance);
   Ints<W> started = {};
   for (std::int64_t s = 0; s < search.h; ++s) {
@@ -253,6 +253,7 @@ FASTPDR_INLINE void search_group_body(const Search& search, std::int64_t first_r
     lanes.beta = active ? (started ? next_beta<W>(lanes, target) : start) : lanes.beta;
     solve<W>(scaled, padded, active, target, static_cast<float>(search.tolerance), lanes, weights);
     lanes.low = active ? lanes.beta : lanes.low;
+    lanes.high = simd::splat<W>(kInfinity);
     started |= active;
     for (int lane = 0; lane < rows; ++lane) {
       const Row& r = row[lane];

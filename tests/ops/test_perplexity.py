@@ -212,6 +212,12 @@ def test_several_perplexities_are_averaged_in_any_order(search, generator, close
     close(beta, torch.cat([b for _, b in single], dim=1), 1e-3)
 
 
+@pytest.mark.parametrize("levels", [(30.0, 30.0), (30.0, 29.99999), (30.001, 30.0, 5.0), (5.0, 30.0, 30.0)])
+def test_perplexities_that_are_nearly_equal(levels, generator, close):
+    sqdist = torch.randn(200, 90, 10, generator=generator).square().sum(2)
+    close(ops.perplexity_search(sqdist, levels)[0], reference.perplexity_search(sqdist.double(), levels)[0])
+
+
 def test_reference_in_float64_is_exact(generator):
     sqdist = squared_distances(generator, 30, 90, dtype=torch.float64)
     _, beta = reference.perplexity_search(sqdist, 30.0, tol=1e-12)
