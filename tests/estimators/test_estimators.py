@@ -19,6 +19,7 @@ from torch import nn
 
 import fastpdr
 from fastpdr import MultiscaleParametricTSNE, ParametricLargeVis, ParametricTSNE, ParametricUMAP, metrics
+from fastpdr.estimators import base, resolve
 
 ESTIMATORS = [ParametricTSNE, MultiscaleParametricTSNE, ParametricUMAP, ParametricLargeVis]
 SMALL = {"n_epochs": 3, "hidden_dims": (16,), "random_state": 0}
@@ -389,3 +390,29 @@ def test_constant_and_duplicate_data():
 def test_wide_gaussian_data_has_no_nan(rng):
     Z = fastpdr.MultiscaleParametricTSNE(**SMALL).fit_transform(rng.normal(size=(300, 5000)))
     assert np.isfinite(Z).all()
+
+
+@every
+def test_wide_data_of_low_rank_is_trained_on_its_components(cls, rng, monkeypatch):
+    X = (rng.normal(size=(300, 8)) @ rng.normal(size=(8, 250)) + 5).astype(np.float32)
+    widths = []
+    train = base.train
+    monkeypatch.setattr(base, "train", lambda net, x, *rest: widths.append(x.shape[1]) or train(net, x, *rest))
+    model = cls(**SMALL).fit(X)
+    assert widths == [100]
+    assert model.encoder_[1].hidden[0][0].weight.shape == (16, 250)
+    np.testing.assert_array_equal(model.transform(X), model.embedding_)
+
+
+def test_principal_axes_are_those_of_a_decomposition(rng):
+    rows = torch.from_numpy(rng.normal(size=(400, 6)) @ rng.normal(size=(6, 250)) + 3).float()
+    axes = resolve.principal_axes(rows, 6)
+    torch.testing.assert_close(axes.T @ axes, torch.eye(6), atol=1e-5, rtol=0)
+    centred = rows - rows.mean(0)
+    torch.testing.assert_close(centred @ axes @ axes.T, centred, atol=1e-3, rtol=0)
+    assert resolve.projection_of(rows).shape == (250, 100)
+
+
+@pytest.mark.parametrize("shape", [(400, 200), (100, 250), (400, 2000)])
+def test_rows_that_are_narrow_few_or_of_flat_spectrum_are_left_as_they_are(shape, generator):
+    assert resolve.projection_of(torch.randn(shape, generator=generator)) is None
