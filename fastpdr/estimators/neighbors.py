@@ -24,7 +24,7 @@ from fastpdr.training.objectives import Curve, Objective, PairObjective
 from fastpdr.training.terms import Landmarks
 
 FEW_ROWS, MANY_ROWS = 10_000, 30_000
-STEPS = {"few": 520, "more": 1000}  # of a training by itself, at least one epoch
+STEPS = {"few": 520, "more": 1350}  # of a training by itself, at least one epoch
 
 
 class NeighborEmbedding(ParametricEmbedding):
