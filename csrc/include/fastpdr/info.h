@@ -11,7 +11,7 @@ struct BuildInfo {
   const char* simd_compiled;       // instruction sets the kernels were compiled for, comma-separated
   const char* simd_used;           // the one this machine runs
   int openmp;                      // the OpenMP version date, 0 without OpenMP
-  const char* cuda_architectures;  // semicolon-separated, empty without CUDA kernels
+  const char* cuda_architectures;  // sm_.. (code) and compute_.. (PTX), comma-separated, empty without CUDA kernels
 };
 
 FASTPDR_API BuildInfo build_info();
