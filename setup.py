@@ -1,7 +1,7 @@
 """Builds fastpdr._C with CMake; metadata is in pyproject.toml, flags and sources in CMakeLists.txt.
 
 FASTPDR_PYTHON_ONLY=1 installs without a compiler (the plain PyTorch reference serves);
-FASTPDR_CUDA=AUTO|ON|OFF is handed to CMake.
+FASTPDR_CUDA=AUTO|ON|OFF and FASTPDR_STRICT=ON|OFF are handed to CMake.
 """
 
 import importlib.util
@@ -40,6 +40,7 @@ class CMakeBuild(build_ext):
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={module.parent}",
             f"-DFASTPDR_CUDA={os.environ.get('FASTPDR_CUDA', 'AUTO')}",
+            f"-DFASTPDR_STRICT={os.environ.get('FASTPDR_STRICT', 'OFF')}",
         ]  # fmt: skip
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build), "--target", "_C"], check=True)

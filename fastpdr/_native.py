@@ -88,7 +88,8 @@ def build_info() -> dict[str, Any]:
         ``version`` of fastpdr, ``native`` (is there a compiled module), ``backend`` (what ``FASTPDR_BACKEND`` asks
         for), ``kernels`` (op -> devices with a kernel; all else runs the reference), ``compiler``,
         ``simd_compiled``, ``simd_used`` (instruction sets), ``openmp`` (version date, 0 = none),
-        ``cuda_architectures`` (empty = no CUDA kernels), ``torch``, ``threads``; ``reason`` where nothing is compiled.
+        ``cuda_architectures`` (``sm_..`` for code, ``compute_..`` for PTX; empty = no CUDA kernels), ``torch``,
+        ``threads``; ``reason`` where nothing is compiled.
     """
     from fastpdr import __version__
 
@@ -100,7 +101,7 @@ def build_info() -> dict[str, Any]:
         info["simd_compiled"] = compiled["simd_compiled"].split(",")
         info["simd_used"] = compiled["simd_used"]
         info["openmp"] = compiled["openmp"]
-        info["cuda_architectures"] = [a for a in compiled["cuda_architectures"].split(";") if a]
+        info["cuda_architectures"] = [a for a in compiled["cuda_architectures"].split(",") if a]
     else:
         info["reason"] = _missing
     info["torch"] = torch.__version__

@@ -11,6 +11,9 @@ RELATIVE_RMS = 1e-5
 # Of the reference against another float64 implementation of the same formula.
 FLOAT64_RMS = 1e-9
 
+no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+DEVICES = ["cpu", pytest.param("cuda", marks=no_gpu)]
+
 # Sizes around vector widths, tiles and blocks.
 SIZES = [0, 1, 2, 7, 15, 16, 17, 31, 32, 33, 129, 1000]
 
@@ -23,6 +26,19 @@ def relative_rms(actual: torch.Tensor, expected: torch.Tensor) -> float:
         return 0.0
     scale = expected.square().mean().sqrt()
     return float((actual - expected).square().mean().sqrt() / (scale if scale > 0 else 1.0))
+
+
+def on(device: str, op):
+    """``op`` on another device: its tensors are moved there, its results back; gradients follow."""
+
+    def moved(value):
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    def call(*arguments, **settings):
+        result = op(*map(moved, arguments), **{name: moved(value) for name, value in settings.items()})
+        return result.cpu() if isinstance(result, torch.Tensor) else tuple(part.cpu() for part in result)
+
+    return op if device == "cpu" else call
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ def test_build_info_says_what_there_is():
     assert info["threads"] == torch.get_num_threads()
     if info["native"]:
         assert info["simd_used"] in info["simd_compiled"]
-        assert info["kernels"]["student_t_kl"][0] == "cpu"
-        assert info["cuda_architectures"] == []
+        devices = ["cpu", "cuda"] if info["cuda_architectures"] else ["cpu"]
+        assert all(kernels == devices for kernels in info["kernels"].values())
     else:
         assert info["reason"]
 
@@ -55,6 +55,13 @@ def test_missing_module_is_an_error_only_where_native_is_forced():
     block = "import sys; sys.modules['fastpdr._C'] = None; import fastpdr; print(fastpdr.build_info()['native'])"
     assert run(block, FASTPDR_BACKEND="auto").stdout.strip() == "False"
     assert "the compiled module cannot be loaded" in run(block, FASTPDR_BACKEND="native").stderr
+
+
+@pytest.mark.skipif(not fastpdr.build_info().get("cuda_architectures"), reason="built without CUDA kernels")
+def test_cuda_kernels_are_registered_beside_any_torch():
+    assert fastpdr.build_info()["cuda_architectures"] == ["sm_80", "sm_90", "compute_90"]
+    for op in _native.OPS:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fastpdr::{op}", "CUDA"), op
 
 
 @native

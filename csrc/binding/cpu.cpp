@@ -7,14 +7,9 @@
 #include <tuple>
 #include <vector>
 
+#include "arguments.h"
 #include "fastpdr/fuzzy.h"
-#include "fastpdr/pairs.h"
 #include "fastpdr/perplexity.h"
-#include "fastpdr/sampling.h"
-#include "fastpdr/student_t.h"
-#include "fastpdr/subgraph.h"
-#include "fastpdr/symmetrize.h"
-#include "tensor.h"
 
 namespace fastpdr::binding {
 namespace {
@@ -22,101 +17,64 @@ namespace {
 std::tuple<Tensor, Tensor> perplexity_search(const Tensor& sqdist_, std::vector<double> perplexities, double tol) {
   const Tensor sqdist = require(sqdist_, ScalarType::Float, 2, "perplexity_search: sqdist");
   const int64_t n = sqdist.size(0), k = sqdist.size(1), h = static_cast<int64_t>(perplexities.size());
-  Tensor p = torch::stable::new_empty(sqdist, {n, k});
-  Tensor beta = torch::stable::new_empty(sqdist, {n, h});
+  Tensor p = allocate("perplexity_search", sqdist, {n, k}, ScalarType::Float);
+  Tensor beta = allocate("perplexity_search", sqdist, {n, h}, ScalarType::Float);
   fastpdr::perplexity_search(read<float>(sqdist), perplexities.data(), n, k, h, tol, write<float>(p),
                              write<float>(beta));
   return {p, beta};
 }
 
-void require_map(const Tensor& y, int64_t most, const char* op) {
-  STD_TORCH_CHECK(y.size(1) >= 1 && y.size(1) <= most, op, ": y has too many columns");
-}
-
-std::tuple<Tensor, Tensor> student_t_kl(const Tensor& y_, const Tensor& p_, double dof, double exaggeration,
+std::tuple<Tensor, Tensor> student_t_kl(const Tensor& y, const Tensor& p, double dof, double exaggeration,
                                         bool by_row) {
-  const Tensor y = require(y_, ScalarType::Float, 2, "student_t_kl: y");
-  const Tensor p = require(p_, ScalarType::Float, 2, "student_t_kl: p");
-  require_map(y, kStudentTMaxComponents, "student_t_kl");
-  const int64_t b = y.size(0), c = y.size(1);
-  STD_TORCH_CHECK(p.size(0) == b && p.size(1) == b, "student_t_kl: p must be [b, b]");
-  Tensor loss = torch::stable::new_empty(y, {});
-  Tensor grad = torch::stable::new_empty(y, {b, c});
-  fastpdr::student_t_kl(read<float>(y), read<float>(p), b, c, dof, exaggeration, by_row, write<float>(loss),
-                        write<float>(grad));
+  const Map map(y, kStudentTMaxComponents, "student_t_kl");
+  const SquareP square(p, map, "student_t_kl");
+  Tensor loss = allocate("student_t_kl", map.y, {}, ScalarType::Float);
+  Tensor grad = allocate("student_t_kl", map.y, {map.b, map.c}, ScalarType::Float);
+  fastpdr::student_t_kl(read<float>(map.y), read<float>(square.p), map.b, map.c, dof, exaggeration, by_row,
+                        write<float>(loss), write<float>(grad));
   return {loss, grad};
 }
 
-// A sparse [b, b] whose entries can be trusted: a stray index would be written through.
-struct Csr {
-  Tensor indptr, indices, values;
+// The entries can be trusted afterwards: a stray index would be written through.
+void require_contents(const Csr& matrix, int64_t b) {
+  const int64_t *starts = read<int64_t>(matrix.indptr), *columns = read<int64_t>(matrix.indices);
+  bool rises = starts[0] == 0 && starts[b] == matrix.nnz, inside = true;
+  for (int64_t i = 0; i < b; ++i) rises &= starts[i] <= starts[i + 1];
+  for (int64_t e = 0; e < matrix.nnz; ++e) inside &= static_cast<uint64_t>(columns[e]) < static_cast<uint64_t>(b);
+  STD_TORCH_CHECK(rises, "indptr must rise from 0 to the number of entries");
+  STD_TORCH_CHECK(inside, "indices must lie in [0, b)");
+}
 
-  Csr(const Tensor& indptr_, const Tensor& indices_, const Tensor& values_, int64_t b)
-      : indptr(require(indptr_, ScalarType::Long, 1, "indptr")),
-        indices(require(indices_, ScalarType::Long, 1, "indices")),
-        values(require(values_, ScalarType::Float, 1, "values")) {
-    const int64_t nnz = values.size(0);
-    STD_TORCH_CHECK(indptr.size(0) == b + 1, "indptr must be [b + 1]");
-    STD_TORCH_CHECK(indices.size(0) == nnz, "indices and values must be of one length");
-    const int64_t *starts = read<int64_t>(indptr), *columns = read<int64_t>(indices);
-    bool rises = starts[0] == 0 && starts[b] == nnz, inside = true;
-    for (int64_t i = 0; i < b; ++i) rises &= starts[i] <= starts[i + 1];
-    for (int64_t e = 0; e < nnz; ++e) inside &= static_cast<uint64_t>(columns[e]) < static_cast<uint64_t>(b);
-    STD_TORCH_CHECK(rises, "indptr must rise from 0 to the number of entries");
-    STD_TORCH_CHECK(inside, "indices must lie in [0, b)");
-  }
-};
-
-std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y_, const Tensor& indptr, const Tensor& indices,
+std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y, const Tensor& indptr, const Tensor& indices,
                                             const Tensor& values, double dof, double exaggeration, bool by_row) {
-  const Tensor y = require(y_, ScalarType::Float, 2, "student_t_kl_csr: y");
-  require_map(y, kStudentTMaxComponents, "student_t_kl_csr");
-  const int64_t b = y.size(0), c = y.size(1);
-  const Csr p(indptr, indices, values, b);
-  Tensor loss = torch::stable::new_empty(y, {});
-  Tensor grad = torch::stable::new_empty(y, {b, c});
-  fastpdr::student_t_kl_csr(read<float>(y), read<int64_t>(p.indptr), read<int64_t>(p.indices), read<float>(p.values), b,
-                            c, dof, exaggeration, by_row, write<float>(loss), write<float>(grad));
+  const Map map(y, kStudentTMaxComponents, "student_t_kl_csr");
+  const Csr p(indptr, indices, values, map, "student_t_kl_csr");
+  require_contents(p, map.b);
+  Tensor loss = allocate("student_t_kl_csr", map.y, {}, ScalarType::Float);
+  Tensor grad = allocate("student_t_kl_csr", map.y, {map.b, map.c}, ScalarType::Float);
+  fastpdr::student_t_kl_csr(read<float>(map.y), read<int64_t>(p.indptr), read<int64_t>(p.indices),
+                            read<float>(p.values), map.b, map.c, dof, exaggeration, by_row, write<float>(loss),
+                            write<float>(grad));
   return {loss, grad};
 }
 
-std::tuple<Tensor, Tensor> pair_loss(const Tensor& y_, const Tensor& indptr, const Tensor& indices,
-                                     const Tensor& values, double a, double b_, double repulsion, double eps,
-                                     double clip, bool keras) {
-  const Tensor y = require(y_, ScalarType::Float, 2, "pair_loss: y");
-  require_map(y, kPairsMaxComponents, "pair_loss");
-  const int64_t b = y.size(0), c = y.size(1);
-  const Csr targets(indptr, indices, values, b);
-  Tensor loss = torch::stable::new_empty(y, {});
-  Tensor grad = torch::stable::new_empty(y, {b, c});
-  fastpdr::pair_loss(read<float>(y), read<int64_t>(targets.indptr), read<int64_t>(targets.indices),
-                     read<float>(targets.values), b, c, PairCurve{a, b_, repulsion, eps, clip, keras},
+std::tuple<Tensor, Tensor> pair_loss(const Tensor& y, const Tensor& indptr, const Tensor& indices, const Tensor& values,
+                                     double a, double b, double repulsion, double eps, double clip, bool keras) {
+  const Map map(y, kPairsMaxComponents, "pair_loss");
+  const Csr targets(indptr, indices, values, map, "pair_loss");
+  require_contents(targets, map.b);
+  Tensor loss = allocate("pair_loss", map.y, {}, ScalarType::Float);
+  Tensor grad = allocate("pair_loss", map.y, {map.b, map.c}, ScalarType::Float);
+  fastpdr::pair_loss(read<float>(map.y), read<int64_t>(targets.indptr), read<int64_t>(targets.indices),
+                     read<float>(targets.values), map.b, map.c, PairCurve{a, b, repulsion, eps, clip, keras},
                      write<float>(loss), write<float>(grad));
   return {loss, grad};
 }
 
-Tensor alias_table(const Tensor& weights_) {
-  const Tensor weights = require(weights_, ScalarType::Double, 1, "alias_table: weights");
-  const int64_t e = weights.size(0);
-  STD_TORCH_CHECK(e >= 1 && e < kAliasMaxEntries, "alias_table: weights must be [e] with 1 <= e < 2^31");
-  const double* values = read<double>(weights);
-  bool positive = false, valid = true;
-  for (int64_t i = 0; i < e; ++i) {
-    positive |= values[i] > 0.0;
-    valid &= values[i] >= 0.0 && values[i] < INFINITY;
-  }
-  STD_TORCH_CHECK(positive && valid, "alias_table: weights must be finite, >= 0 and not all 0");
-  Tensor table = torch::stable::new_empty(weights, {e, 2}, ScalarType::Long);
-  fastpdr::alias_table(values, e, write<int64_t>(table));
-  return table;
-}
-
-Tensor sample_edges(const Tensor& table_, int64_t n_edges, int64_t seed, int64_t step) {
-  const Tensor table = require(table_, ScalarType::Long, 2, "sample_edges: table");
-  STD_TORCH_CHECK(table.size(0) >= 1 && table.size(1) == 2, "sample_edges: table must be [e, 2] with e >= 1");
-  STD_TORCH_CHECK(n_edges >= 0 && seed >= 0 && step >= 0, "sample_edges: n_edges, seed and step must be >= 0");
-  Tensor edges = torch::stable::new_empty(table, {n_edges});
-  fastpdr::sample_edges(read<int64_t>(table), table.size(0), n_edges, seed, step, write<int64_t>(edges));
+Tensor sample_edges(const Tensor& table, int64_t n_edges, int64_t seed, int64_t step) {
+  const Draws draws(table, n_edges, seed, step);
+  Tensor edges = allocate("sample_edges", draws.table, {n_edges}, ScalarType::Long);
+  fastpdr::sample_edges(read<int64_t>(draws.table), draws.e, n_edges, seed, step, write<int64_t>(edges));
   return edges;
 }
 
@@ -137,87 +95,82 @@ int64_t subgraph_capacity(const int64_t* indptr, const int64_t* rows, int64_t n,
 }
 
 template <typename T>
-std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Tensor& indptr, const Tensor& indices, const Tensor& values,
-                                               const Tensor& rows) {
-  const int64_t n = indptr.size(0) - 1, b = rows.size(0);
-  const int64_t capacity = subgraph_capacity(read<int64_t>(indptr), read<int64_t>(rows), n, b, indices.size(0));
+std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of) {
+  const int64_t capacity = subgraph_capacity(read<int64_t>(of.indptr), read<int64_t>(of.rows), of.n, of.b, of.nnz);
   const std::unique_ptr<int64_t[]> columns(new int64_t[capacity]);
   const std::unique_ptr<T[]> found(new T[capacity]);
-  Tensor indptr_out = torch::stable::new_empty(indptr, {b + 1});
+  Tensor indptr_out = allocate("subgraph", of.indptr, {of.b + 1}, ScalarType::Long);
   const int64_t count =
-      fastpdr::subgraph(read<int64_t>(indptr), read<int64_t>(indices), read<T>(values), read<int64_t>(rows), n, b,
-                        write<int64_t>(indptr_out), columns.get(), found.get());
-  STD_TORCH_CHECK(count != kSubgraphRepeatedRow, "subgraph: rows must be distinct");
-  STD_TORCH_CHECK(count != kSubgraphStrayColumn, "subgraph: indices must lie in [0, n)");
+      fastpdr::subgraph(read<int64_t>(of.indptr), read<int64_t>(of.indices), read<T>(of.values), read<int64_t>(of.rows),
+                        of.n, of.b, write<int64_t>(indptr_out), columns.get(), found.get());
+  require_subgraph_found(count);
   // What was found is a small part of the capacity.
-  Tensor indices_out = torch::stable::new_empty(indices, {count}),
-         values_out = torch::stable::new_empty(values, {count});
+  Tensor indices_out = allocate("subgraph", of.indices, {count}, ScalarType::Long);
+  Tensor values_out = allocate("subgraph", of.values, {count}, of.values.scalar_type());
   std::memcpy(write<int64_t>(indices_out), columns.get(), count * sizeof(int64_t));
   std::memcpy(write<T>(values_out), found.get(), count * sizeof(T));
   return {indptr_out, indices_out, values_out};
 }
 
-std::tuple<Tensor, Tensor, Tensor> subgraph(const Tensor& indptr_, const Tensor& indices_, const Tensor& values_,
-                                            const Tensor& rows_) {
-  const Tensor indptr = require(indptr_, ScalarType::Long, 1, "subgraph: indptr");
-  const Tensor indices = require(indices_, ScalarType::Long, 1, "subgraph: indices");
-  const bool wide = values_.scalar_type() == ScalarType::Double;
-  const Tensor values = require(values_, wide ? ScalarType::Double : ScalarType::Float, 1, "subgraph: values");
-  const Tensor rows = require(rows_, ScalarType::Long, 1, "subgraph: rows");
-  STD_TORCH_CHECK(indptr.size(0) >= 1, "subgraph: indptr must be [n + 1]");
-  STD_TORCH_CHECK(indices.size(0) == values.size(0), "subgraph: indices and values must be of one length");
-  STD_TORCH_CHECK(rows.size(0) <= kSubgraphMaxRows, "subgraph: rows must be fewer than 2^29");
-  return wide ? subgraph_of<double>(indptr, indices, values, rows) : subgraph_of<float>(indptr, indices, values, rows);
+std::tuple<Tensor, Tensor, Tensor> subgraph(const Tensor& indptr, const Tensor& indices, const Tensor& values,
+                                            const Tensor& rows) {
+  const Subgraph of(indptr, indices, values, rows);
+  return of.values.scalar_type() == ScalarType::Double ? subgraph_of<double>(of) : subgraph_of<float>(of);
 }
 
 std::tuple<Tensor, Tensor, Tensor> fuzzy_weights(const Tensor& dist_, double local_connectivity) {
   const Tensor dist = require(dist_, ScalarType::Float, 2, "fuzzy_weights: dist");
-  STD_TORCH_CHECK(local_connectivity >= 0.0, "fuzzy_weights: local_connectivity must be >= 0");
+  require_connectivity(local_connectivity);
   const int64_t n = dist.size(0), k = dist.size(1);
-  Tensor weights = torch::stable::new_empty(dist, {n, k});
-  Tensor rho = torch::stable::new_empty(dist, {n});
-  Tensor sigma = torch::stable::new_empty(dist, {n});
+  Tensor weights = allocate("fuzzy_weights", dist, {n, k}, ScalarType::Float);
+  Tensor rho = allocate("fuzzy_weights", dist, {n}, ScalarType::Float);
+  Tensor sigma = allocate("fuzzy_weights", dist, {n}, ScalarType::Float);
   fastpdr::fuzzy_weights(read<float>(dist), n, k, local_connectivity, write<float>(weights), write<float>(rho),
                          write<float>(sigma));
   return {weights, rho, sigma};
 }
 
 template <typename T>
-std::tuple<Tensor, Tensor, Tensor> symmetrize_of(const Tensor& indices, const Tensor& values, double sum_factor,
-                                                 double product_factor) {
-  const int64_t n = indices.size(0), k = indices.size(1);
-  const Symmetrization<T> result(read<int64_t>(indices), read<T>(values), n, k, sum_factor, product_factor);
+std::tuple<Tensor, Tensor, Tensor> symmetrize_of(const Neighbors& of, double sum_factor, double product_factor) {
+  const Symmetrization<T> result(read<int64_t>(of.indices), read<T>(of.values), of.n, of.k, sum_factor, product_factor);
   const int64_t entries = result.entries();
-  STD_TORCH_CHECK(entries != kSymmetrizeStrayIndex, "symmetrize: indices must lie in [-1, n)");
-  STD_TORCH_CHECK(entries != kSymmetrizeOwnIndex, "symmetrize: indices must not name the row itself");
-  STD_TORCH_CHECK(entries != kSymmetrizeRepeatedIndex, "symmetrize: indices must be distinct within a row");
-  Tensor indptr = torch::stable::new_empty(indices, {n + 1});
-  Tensor columns = torch::stable::new_empty(indices, {entries});
-  Tensor merged = torch::stable::new_empty(values, {entries});
+  require_symmetrized(entries);
+  Tensor indptr = allocate("symmetrize", of.indices, {of.n + 1}, ScalarType::Long);
+  Tensor columns = allocate("symmetrize", of.indices, {entries}, ScalarType::Long);
+  Tensor merged = allocate("symmetrize", of.values, {entries}, of.values.scalar_type());
   result.write(write<int64_t>(indptr), write<int64_t>(columns), write<T>(merged));
   return {indptr, columns, merged};
 }
 
-std::tuple<Tensor, Tensor, Tensor> symmetrize(const Tensor& indices_, const Tensor& values_, double sum_factor,
+std::tuple<Tensor, Tensor, Tensor> symmetrize(const Tensor& indices, const Tensor& values, double sum_factor,
                                               double product_factor) {
-  const Tensor indices = require(indices_, ScalarType::Long, 2, "symmetrize: indices");
-  const bool wide = values_.scalar_type() == ScalarType::Double;
-  const Tensor values = require(values_, wide ? ScalarType::Double : ScalarType::Float, 2, "symmetrize: values");
-  STD_TORCH_CHECK(values.size(0) == indices.size(0) && values.size(1) == indices.size(1),
-                  "symmetrize: values must be [n, k] like indices");
-  STD_TORCH_CHECK(indices.size(0) <= kSymmetrizeMaxRows, "symmetrize: indices must have fewer than 2^31 rows");
-  return wide ? symmetrize_of<double>(indices, values, sum_factor, product_factor)
-              : symmetrize_of<float>(indices, values, sum_factor, product_factor);
+  const Neighbors of(indices, values);
+  return of.values.scalar_type() == ScalarType::Double ? symmetrize_of<double>(of, sum_factor, product_factor)
+                                                       : symmetrize_of<float>(of, sum_factor, product_factor);
 }
 
 }  // namespace
+
+Tensor alias_table_on_host(const Tensor& weights_) {
+  const Weights weights(weights_);
+  const double* values = read<double>(weights.weights);
+  bool positive = false, valid = true;
+  for (int64_t i = 0; i < weights.e; ++i) {
+    positive |= values[i] > 0.0;
+    valid &= values[i] >= 0.0 && values[i] < INFINITY;
+  }
+  STD_TORCH_CHECK(positive && valid, "alias_table: weights must be finite, >= 0 and not all 0");
+  Tensor table = allocate("alias_table", weights.weights, {weights.e, 2}, ScalarType::Long);
+  fastpdr::alias_table(values, weights.e, write<int64_t>(table));
+  return table;
+}
 
 STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
   m.impl("perplexity_search", TORCH_BOX(&perplexity_search));
   m.impl("student_t_kl", TORCH_BOX(&student_t_kl));
   m.impl("student_t_kl_csr", TORCH_BOX(&student_t_kl_csr));
   m.impl("pair_loss", TORCH_BOX(&pair_loss));
-  m.impl("alias_table", TORCH_BOX(&alias_table));
+  m.impl("alias_table", TORCH_BOX(&alias_table_on_host));
   m.impl("sample_edges", TORCH_BOX(&sample_edges));
   m.impl("subgraph", TORCH_BOX(&subgraph));
   m.impl("fuzzy_weights", TORCH_BOX(&fuzzy_weights));

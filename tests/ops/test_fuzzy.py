@@ -7,12 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES
+from conftest import DEVICES, SIZES, no_gpu, on
 
 from fastpdr import _native, ops, reference
 
 native = pytest.mark.skipif("cpu" not in _native.KERNELS["fuzzy_weights"], reason="no compiled kernels")
-BACKENDS = [pytest.param(ops.fuzzy_weights, id="ops"), pytest.param(reference.fuzzy_weights, id="reference")]
+BACKENDS = [
+    pytest.param(ops.fuzzy_weights, id="ops"),
+    pytest.param(on("cuda", ops.fuzzy_weights), id="cuda", marks=no_gpu),
+    pytest.param(reference.fuzzy_weights, id="reference"),
+]
 
 
 def distances(generator, n, k, d=8, dtype=torch.float32):
@@ -44,12 +48,13 @@ def umap_weights(dist, local_connectivity):
     return tuple(torch.from_numpy(part) for part in (weights.reshape(n, k + 1)[:, 1:].copy(), rho, sigma))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("local_connectivity", [0.0, 0.5, 1.0, 1.5, 3.0])
 @pytest.mark.parametrize("k", SIZES)
 @pytest.mark.parametrize("n", [0, 1, 7, 16, 33])
-def test_kernel_agrees_with_reference(n, k, local_connectivity, generator, close):
+def test_kernel_agrees_with_reference(n, k, local_connectivity, device, generator, close):
     dist = distances(generator, n, k)
-    weights, rho, sigma = ops.fuzzy_weights(dist, local_connectivity=local_connectivity)
+    weights, rho, sigma = on(device, ops.fuzzy_weights)(dist, local_connectivity=local_connectivity)
     expected = reference.fuzzy_weights(dist.double(), local_connectivity=local_connectivity)
     assert weights.dtype == rho.dtype == sigma.dtype == torch.float32
     assert weights.shape == (n, k)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import FLOAT64_RMS, SIZES
+from conftest import DEVICES, FLOAT64_RMS, SIZES, on
 
 from fastpdr import _native, ops, reference
 from fastpdr.ops._autograd import FusedLoss
@@ -46,26 +46,28 @@ def loss_and_gradient(function, y, v, **curve):
     return loss.detach(), y.grad
 
 
-def require_agreement(y, v, close, **curve):
+def require_agreement(y, v, close, device="cpu", **curve):
     expected, expected_gradient = loss_and_gradient(reference.pair_loss, y.double(), v.double(), **curve)
-    loss, gradient = loss_and_gradient(ops.pair_loss, y, v, **curve)
+    loss, gradient = loss_and_gradient(on(device, ops.pair_loss), y, v, **curve)
     assert loss.dtype == gradient.dtype == torch.float32
     close(loss, expected)
     close(gradient, expected_gradient)
 
 
 @pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("b", SIZES)
-def test_kernel_agrees_with_reference_for_all_sizes(b, curve, generator, close):
+def test_kernel_agrees_with_reference_for_all_sizes(b, device, curve, generator, close):
     y = 2 * torch.randn(b, 2, generator=generator)
-    require_agreement(y, targets(generator, b), close, **curve)
+    require_agreement(y, targets(generator, b), close, device, **curve)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("curve", CURVES[:3])
 @pytest.mark.parametrize("c", [1, 2, 3, 4, 5, 64, 65])
-def test_kernel_agrees_with_reference_for_all_widths(c, curve, generator, close):
+def test_kernel_agrees_with_reference_for_all_widths(c, curve, device, generator, close):
     y = torch.randn(83, c, generator=generator)
-    require_agreement(y, targets(generator, 83, symmetric=False), close, **curve)
+    require_agreement(y, targets(generator, 83, symmetric=False), close, device, **curve)
 
 
 def test_reference_is_the_formula(generator, close):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import FLOAT64_RMS, SIZES
+from conftest import DEVICES, FLOAT64_RMS, SIZES, on
 
 from fastpdr import _native, ops, reference
 
@@ -36,12 +36,13 @@ def entropies(sqdist, beta):
     return -torch.special.xlogy(p, p).sum(-1)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("k", SIZES)
 @pytest.mark.parametrize("n", [0, 1, 7, 16, 33])
-def test_kernel_agrees_with_reference(n, k, generator, close):
+def test_kernel_agrees_with_reference(n, k, device, generator, close):
     sqdist = squared_distances(generator, n, k)
     levels = [level for level in SCALES if level < k] or [1.0]
-    p, beta = ops.perplexity_search(sqdist, levels)
+    p, beta = on(device, ops.perplexity_search)(sqdist, levels)
     expected, _ = reference.perplexity_search(sqdist.double(), levels, tol=1e-11)
     assert p.dtype == beta.dtype == torch.float32
     assert beta.shape == (n, len(levels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import SIZES
+from conftest import DEVICES, SIZES, on
 
 from fastpdr import _native, ops, reference
 from fastpdr.reference import sampling
@@ -60,15 +60,16 @@ def expected_units(weights):
     return weights / weights.sum() * len(weights) * ONE
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("weights_of", SHAPES)
 @pytest.mark.parametrize("e", [size for size in SIZES if size > 0] + [1023, 1025, 20_000])
-def test_kernel_agrees_with_reference_bit_for_bit(e, weights_of, generator):
+def test_kernel_agrees_with_reference_bit_for_bit(e, weights_of, device, generator):
     weights = weights_of(generator, e)
-    table = ops.alias_table(weights)
+    table = on(device, ops.alias_table)(weights)
     assert table.dtype == torch.int64
     assert torch.equal(table, reference.alias_table(weights))
     for n_edges in (0, 1, 127, 128, 129, 1000):
-        edges = ops.sample_edges(table, n_edges, seed=SEED, step=STEP)
+        edges = on(device, ops.sample_edges)(table, n_edges, seed=SEED, step=STEP)
         assert edges.dtype == torch.int64
         assert torch.equal(edges, reference.sample_edges(table, n_edges, seed=SEED, step=STEP))
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import FLOAT64_RMS, SIZES
+from conftest import DEVICES, FLOAT64_RMS, SIZES, on
 
 from fastpdr import _native, ops, reference
 
@@ -44,14 +44,15 @@ by_both = pytest.mark.parametrize("normalization", ["global", "row"])
 
 
 @by_both
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("b", SIZES)
-def test_kernel_agrees_with_reference_for_all_sizes(b, symmetric, normalization, generator, close):
+def test_kernel_agrees_with_reference_for_all_sizes(b, symmetric, device, normalization, generator, close):
     y, p = torch.randn(b, 2, generator=generator), similarities(generator, b, symmetric=symmetric)
     form = {"normalization": normalization}
     expected, expected_gradient = loss_and_gradient(reference.student_t_kl, y.double(), p.double(), **form)
     for name, layout in layouts(p):
-        loss, gradient = loss_and_gradient(ops.student_t_kl, y, layout, **form)
+        loss, gradient = loss_and_gradient(on(device, ops.student_t_kl), y, layout, **form)
         assert loss.dtype == gradient.dtype == torch.float32, name
         if b == 2 and normalization == "row":  # each point has all its mass on the other
             assert abs(loss) < 1e-6
@@ -64,14 +65,15 @@ def test_kernel_agrees_with_reference_for_all_sizes(b, symmetric, normalization,
 
 
 @by_both
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("dof", "exaggeration"), SETTINGS)
 @pytest.mark.parametrize("c", [1, 2, 3, 4, 5, 64, 65])
-def test_kernel_agrees_with_reference_for_all_widths(c, dof, exaggeration, normalization, generator, close):
+def test_kernel_agrees_with_reference_for_all_widths(c, dof, exaggeration, device, normalization, generator, close):
     y, p = torch.randn(83, c, generator=generator), similarities(generator, 83)
     settings = {"dof": dof, "exaggeration": exaggeration, "normalization": normalization}
     expected, expected_gradient = loss_and_gradient(reference.student_t_kl, y.double(), p.double(), **settings)
     for _, layout in layouts(p):
-        loss, gradient = loss_and_gradient(ops.student_t_kl, y, layout, **settings)
+        loss, gradient = loss_and_gradient(on(device, ops.student_t_kl), y, layout, **settings)
         close(loss, expected)
         close(gradient, expected_gradient)
 

@@ -9,12 +9,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES
+from conftest import SIZES, no_gpu, on
 
 from fastpdr import _native, ops, reference
 
 native = pytest.mark.skipif("cpu" not in _native.KERNELS["subgraph"], reason="no compiled kernels")
-BACKENDS = [pytest.param(ops.subgraph, id="ops"), pytest.param(reference.subgraph, id="reference")]
+BACKENDS = [
+    pytest.param(ops.subgraph, id="ops"),
+    pytest.param(on("cuda", ops.subgraph), id="cuda", marks=no_gpu),
+    pytest.param(reference.subgraph, id="reference"),
+]
 
 
 def random_matrix(rng, n, k, dtype=np.float32):

@@ -7,12 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import FLOAT64_RMS, SIZES
+from conftest import FLOAT64_RMS, SIZES, no_gpu, on
 
 from fastpdr import _native, ops, reference
 
 native = pytest.mark.skipif("cpu" not in _native.KERNELS["symmetrize"], reason="no compiled kernels")
-BACKENDS = [pytest.param(ops.symmetrize, id="ops"), pytest.param(reference.symmetrize, id="reference")]
+BACKENDS = [
+    pytest.param(ops.symmetrize, id="ops"),
+    pytest.param(on("cuda", ops.symmetrize), id="cuda", marks=no_gpu),
+    pytest.param(reference.symmetrize, id="reference"),
+]
 FACTORS = [(1.0, 0.0), (0.5, 0.0), (1.0, -1.0), (0.25, 0.5), (0.0, 1.0)]  # sum, product
 
 

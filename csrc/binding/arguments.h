@@ -1,0 +1,123 @@
+// The arguments of the operators, checked as far as shapes, dtypes and devices go, the same for every device.
+#pragma once
+
+#include "fastpdr/pairs.h"
+#include "fastpdr/sampling.h"
+#include "fastpdr/student_t.h"
+#include "fastpdr/subgraph.h"
+#include "fastpdr/symmetrize.h"
+#include "tensor.h"
+
+namespace fastpdr::binding {
+
+// float32 or float64: the kernels that copy take both.
+inline ScalarType float_type(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+struct Map {
+  Tensor y;  // [b, c]
+  int64_t b, c;
+
+  Map(const Tensor& y_, int64_t most, const std::string& op)
+      : y(require(y_, ScalarType::Float, 2, (op + ": y").c_str())), b(y.size(0)), c(y.size(1)) {
+    STD_TORCH_CHECK(c >= 1 && c <= most, op, ": y must have 1 to ", most, " columns, got ", c);
+  }
+};
+
+struct Csr {
+  Tensor indptr, indices, values;
+  int64_t nnz;
+
+  Csr(const Tensor& indptr_, const Tensor& indices_, const Tensor& values_, const Map& map, const std::string& op)
+      : indptr(require(indptr_, ScalarType::Long, 1, (op + ": indptr").c_str(), map.y, "y")),
+        indices(require(indices_, ScalarType::Long, 1, (op + ": indices").c_str(), map.y, "y")),
+        values(require(values_, ScalarType::Float, 1, (op + ": values").c_str(), map.y, "y")),
+        nnz(values.size(0)) {
+    STD_TORCH_CHECK(indptr.size(0) == map.b + 1, op, ": indptr must be [b + 1]");
+    STD_TORCH_CHECK(indices.size(0) == nnz, op, ": indices and values must be of one length");
+  }
+};
+
+struct SquareP {
+  Tensor p;  // [b, b]
+
+  SquareP(const Tensor& p_, const Map& map, const std::string& op)
+      : p(require(p_, ScalarType::Float, 2, (op + ": p").c_str(), map.y, "y")) {
+    STD_TORCH_CHECK(p.size(0) == map.b && p.size(1) == map.b, op, ": p must be [b, b]");
+  }
+};
+
+struct Weights {
+  Tensor weights;  // [e]
+  int64_t e;
+
+  explicit Weights(const Tensor& weights_)
+      : weights(require(weights_, ScalarType::Double, 1, "alias_table: weights")), e(weights.size(0)) {
+    STD_TORCH_CHECK(e >= 1 && e < kAliasMaxEntries, "alias_table: weights must be [e] with 1 <= e < 2^31");
+  }
+};
+
+struct Draws {
+  Tensor table;  // [e, 2]
+  int64_t e;
+
+  Draws(const Tensor& table_, int64_t n_edges, int64_t seed, int64_t step)
+      : table(require(table_, ScalarType::Long, 2, "sample_edges: table")), e(table.size(0)) {
+    STD_TORCH_CHECK(e >= 1 && table.size(1) == 2, "sample_edges: table must be [e, 2] with e >= 1");
+    STD_TORCH_CHECK(n_edges >= 0 && seed >= 0 && step >= 0, "sample_edges: n_edges, seed and step must be >= 0");
+  }
+};
+
+struct Subgraph {
+  Tensor indptr, indices, values, rows;
+  int64_t n, nnz, b;
+
+  Subgraph(const Tensor& indptr_, const Tensor& indices_, const Tensor& values_, const Tensor& rows_)
+      : indptr(require(indptr_, ScalarType::Long, 1, "subgraph: indptr", values_, "values")),
+        indices(require(indices_, ScalarType::Long, 1, "subgraph: indices", values_, "values")),
+        values(require(values_, float_type(values_), 1, "subgraph: values")),
+        rows(require(rows_, ScalarType::Long, 1, "subgraph: rows", values_, "values")),
+        n(indptr.size(0) - 1),
+        nnz(indices.size(0)),
+        b(rows.size(0)) {
+    STD_TORCH_CHECK(n >= 0, "subgraph: indptr must be [n + 1]");
+    STD_TORCH_CHECK(values.size(0) == nnz, "subgraph: indices and values must be of one length");
+    STD_TORCH_CHECK(b <= kSubgraphMaxRows, "subgraph: rows must be fewer than 2^29");
+  }
+};
+
+struct Neighbors {
+  Tensor indices, values;  // [n, k]
+  int64_t n, k;
+
+  Neighbors(const Tensor& indices_, const Tensor& values_)
+      : indices(require(indices_, ScalarType::Long, 2, "symmetrize: indices", values_, "values")),
+        values(require(values_, float_type(values_), 2, "symmetrize: values")),
+        n(indices.size(0)),
+        k(indices.size(1)) {
+    STD_TORCH_CHECK(values.size(0) == n && values.size(1) == k, "symmetrize: values must be [n, k] like indices");
+    STD_TORCH_CHECK(n <= kSymmetrizeMaxRows, "symmetrize: indices must have fewer than 2^31 rows");
+  }
+};
+
+inline void require_connectivity(double local_connectivity) {
+  STD_TORCH_CHECK(local_connectivity >= 0.0, "fuzzy_weights: local_connectivity must be >= 0");
+}
+
+// What the kernels found wrong with the contents; the number of entries otherwise.
+inline void require_subgraph_found(int64_t entries) {
+  STD_TORCH_CHECK(entries != kSubgraphRepeatedRow, "subgraph: rows must be distinct");
+  STD_TORCH_CHECK(entries != kSubgraphStrayColumn, "subgraph: indices must lie in [0, n)");
+}
+
+inline void require_symmetrized(int64_t entries) {
+  STD_TORCH_CHECK(entries != kSymmetrizeStrayIndex, "symmetrize: indices must lie in [-1, n)");
+  STD_TORCH_CHECK(entries != kSymmetrizeOwnIndex, "symmetrize: indices must not name the row itself");
+  STD_TORCH_CHECK(entries != kSymmetrizeRepeatedIndex, "symmetrize: indices must be distinct within a row");
+}
+
+// On the CPU, for tensors there; the CUDA operator builds its table with it.
+Tensor alias_table_on_host(const Tensor& weights);
+
+}  // namespace fastpdr::binding

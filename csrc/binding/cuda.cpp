@@ -1,0 +1,203 @@
+// The operators on CUDA tensors: checks, allocation, the launch on the current stream of the tensors' device.
+//
+// Nothing waits for the device but alias_table, subgraph and symmetrize, whose results have sizes that depend on the
+// contents. The losses do not check the contents of a sparse matrix, as that would wait too: where they lead astray the
+// loss is NaN.
+#include "fastpdr/cuda.h"
+
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "arguments.h"
+#include "current_stream.h"
+
+namespace fastpdr::binding {
+namespace {
+
+void require_success(cudaError_t error, const char* op) {
+  STD_TORCH_CHECK(error == cudaSuccess, "fastpdr::", op, " failed: CUDA reports '", cudaGetErrorString(error), "' (",
+                  cudaGetErrorName(error), ")");
+}
+
+// Makes the device of a tensor the current one, also for the runtime that is linked into this module.
+class Launch {
+ public:
+  Launch(const char* op, const Tensor& like)
+      : op_(op), guard_(like.get_device_index()), stream_(current_stream(like.get_device_index())) {
+    require_success(cudaSetDevice(like.get_device_index()), op);
+  }
+
+  cudaStream_t stream() const { return stream_; }
+  void check(cudaError_t error) const { require_success(error, op_); }
+
+ private:
+  const char* op_;
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_;
+};
+
+Tensor workspace(const char* op, const Tensor& like, std::size_t bytes) {
+  return allocate(op, like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
+}
+
+// Waits for the device.
+int64_t read_number(const Tensor& number) {
+  const Tensor host = torch::stable::to(number, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+  return *read<int64_t>(host);
+}
+
+std::tuple<Tensor, Tensor> perplexity_search(const Tensor& sqdist_, std::vector<double> perplexities, double tol) {
+  const Tensor sqdist = require(sqdist_, ScalarType::Float, 2, "perplexity_search: sqdist");
+  const int64_t n = sqdist.size(0), k = sqdist.size(1), h = static_cast<int64_t>(perplexities.size());
+  const Launch launch("perplexity_search", sqdist);
+  Tensor p = allocate("perplexity_search", sqdist, {n, k}, ScalarType::Float);
+  Tensor beta = allocate("perplexity_search", sqdist, {n, h}, ScalarType::Float);
+  launch.check(cuda::perplexity_search(read<float>(sqdist), perplexities.data(), n, k, h, tol, write<float>(p),
+                                       write<float>(beta), launch.stream()));
+  return {p, beta};
+}
+
+std::tuple<Tensor, Tensor> student_t_kl(const Tensor& y, const Tensor& p, double dof, double exaggeration,
+                                        bool by_row) {
+  const Map map(y, kStudentTMaxComponents, "student_t_kl");
+  const SquareP square(p, map, "student_t_kl");
+  const Launch launch("student_t_kl", map.y);
+  Tensor work = workspace("student_t_kl", map.y, cuda::student_t_kl_workspace(map.b, map.c, by_row));
+  Tensor loss = allocate("student_t_kl", map.y, {}, ScalarType::Float);
+  Tensor grad = allocate("student_t_kl", map.y, {map.b, map.c}, ScalarType::Float);
+  launch.check(cuda::student_t_kl(read<float>(map.y), read<float>(square.p), map.b, map.c, dof, exaggeration, by_row,
+                                  work.mutable_data_ptr(), write<float>(loss), write<float>(grad), launch.stream()));
+  return {loss, grad};
+}
+
+std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y, const Tensor& indptr, const Tensor& indices,
+                                            const Tensor& values, double dof, double exaggeration, bool by_row) {
+  const Map map(y, kStudentTMaxComponents, "student_t_kl_csr");
+  const Csr p(indptr, indices, values, map, "student_t_kl_csr");
+  const Launch launch("student_t_kl_csr", map.y);
+  Tensor work = workspace("student_t_kl_csr", map.y, cuda::student_t_kl_csr_workspace(map.b, map.c, by_row));
+  Tensor loss = allocate("student_t_kl_csr", map.y, {}, ScalarType::Float);
+  Tensor grad = allocate("student_t_kl_csr", map.y, {map.b, map.c}, ScalarType::Float);
+  launch.check(cuda::student_t_kl_csr(
+      read<float>(map.y), read<int64_t>(p.indptr), read<int64_t>(p.indices), read<float>(p.values), p.nnz, map.b, map.c,
+      dof, exaggeration, by_row, work.mutable_data_ptr(), write<float>(loss), write<float>(grad), launch.stream()));
+  return {loss, grad};
+}
+
+std::tuple<Tensor, Tensor> pair_loss(const Tensor& y, const Tensor& indptr, const Tensor& indices, const Tensor& values,
+                                     double a, double b, double repulsion, double eps, double clip, bool keras) {
+  const Map map(y, kPairsMaxComponents, "pair_loss");
+  const Csr targets(indptr, indices, values, map, "pair_loss");
+  const Launch launch("pair_loss", map.y);
+  Tensor work = workspace("pair_loss", map.y, cuda::pair_loss_workspace(map.b, map.c));
+  Tensor loss = allocate("pair_loss", map.y, {}, ScalarType::Float);
+  Tensor grad = allocate("pair_loss", map.y, {map.b, map.c}, ScalarType::Float);
+  launch.check(cuda::pair_loss(read<float>(map.y), read<int64_t>(targets.indptr), read<int64_t>(targets.indices),
+                               read<float>(targets.values), targets.nnz, map.b, map.c,
+                               PairCurve{a, b, repulsion, eps, clip, keras}, work.mutable_data_ptr(),
+                               write<float>(loss), write<float>(grad), launch.stream()));
+  return {loss, grad};
+}
+
+Tensor alias_table(const Tensor& weights) {
+  const Weights checked(weights);
+  const Tensor host = torch::stable::to(checked.weights, torch::stable::Device(torch::headeronly::DeviceType::CPU));
+  return torch::stable::to(alias_table_on_host(host), weights.device());
+}
+
+Tensor sample_edges(const Tensor& table, int64_t n_edges, int64_t seed, int64_t step) {
+  const Draws draws(table, n_edges, seed, step);
+  const Launch launch("sample_edges", draws.table);
+  Tensor edges = allocate("sample_edges", draws.table, {n_edges}, ScalarType::Long);
+  launch.check(cuda::sample_edges(read<int64_t>(draws.table), draws.e, n_edges, seed, step, write<int64_t>(edges),
+                                  launch.stream()));
+  return edges;
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of) {
+  const Launch launch("subgraph", of.values);
+  Tensor work = workspace("subgraph", of.indices, cuda::subgraph_workspace(of.n));
+  Tensor indptr_out = allocate("subgraph", of.indptr, {of.b + 1}, ScalarType::Long);
+  Tensor entries = allocate("subgraph", of.indptr, {}, ScalarType::Long);
+  launch.check(cuda::subgraph_count(read<int64_t>(of.indptr), read<int64_t>(of.indices), read<int64_t>(of.rows), of.n,
+                                    of.nnz, of.b, std::numeric_limits<int64_t>::max(), work.mutable_data_ptr(),
+                                    write<int64_t>(indptr_out), write<int64_t>(entries), launch.stream()));
+  const int64_t count = read_number(entries);
+  STD_TORCH_CHECK(count != cuda::kSubgraphStrayRow, "subgraph: rows must lie in [0, n)");
+  STD_TORCH_CHECK(count != cuda::kSubgraphFallingIndptr, "subgraph: indptr must rise from 0 to the number of entries");
+  require_subgraph_found(count);
+  Tensor indices_out = allocate("subgraph", of.indices, {count}, ScalarType::Long);
+  Tensor values_out = allocate("subgraph", of.values, {count}, of.values.scalar_type());
+  launch.check(cuda::subgraph_fill(read<int64_t>(of.indptr), read<int64_t>(of.indices), read<T>(of.values),
+                                   read<int64_t>(of.rows), of.n, of.nnz, of.b, work.const_data_ptr(),
+                                   read<int64_t>(indptr_out), write<int64_t>(indices_out), write<T>(values_out),
+                                   launch.stream()));
+  return {indptr_out, indices_out, values_out};
+}
+
+std::tuple<Tensor, Tensor, Tensor> subgraph(const Tensor& indptr, const Tensor& indices, const Tensor& values,
+                                            const Tensor& rows) {
+  const Subgraph of(indptr, indices, values, rows);
+  return of.values.scalar_type() == ScalarType::Double ? subgraph_of<double>(of) : subgraph_of<float>(of);
+}
+
+std::tuple<Tensor, Tensor, Tensor> fuzzy_weights(const Tensor& dist_, double local_connectivity) {
+  const Tensor dist = require(dist_, ScalarType::Float, 2, "fuzzy_weights: dist");
+  require_connectivity(local_connectivity);
+  const int64_t n = dist.size(0), k = dist.size(1);
+  const Launch launch("fuzzy_weights", dist);
+  Tensor work = workspace("fuzzy_weights", dist, cuda::fuzzy_weights_workspace());
+  Tensor weights = allocate("fuzzy_weights", dist, {n, k}, ScalarType::Float);
+  Tensor rho = allocate("fuzzy_weights", dist, {n}, ScalarType::Float);
+  Tensor sigma = allocate("fuzzy_weights", dist, {n}, ScalarType::Float);
+  launch.check(cuda::fuzzy_weights(read<float>(dist), n, k, local_connectivity, work.mutable_data_ptr(),
+                                   write<float>(weights), write<float>(rho), write<float>(sigma), launch.stream()));
+  return {weights, rho, sigma};
+}
+
+template <typename T>
+std::tuple<Tensor, Tensor, Tensor> symmetrize_of(const Neighbors& of, double sum_factor, double product_factor) {
+  const Launch launch("symmetrize", of.values);
+  Tensor work = workspace("symmetrize", of.values, cuda::symmetrize_workspace(of.n, of.k));
+  Tensor indptr = allocate("symmetrize", of.indices, {of.n + 1}, ScalarType::Long);
+  Tensor entries = allocate("symmetrize", of.indices, {}, ScalarType::Long);
+  launch.check(cuda::symmetrize_count(read<int64_t>(of.indices), read<T>(of.values), of.n, of.k, sum_factor,
+                                      product_factor, work.mutable_data_ptr(), write<int64_t>(indptr),
+                                      write<int64_t>(entries), launch.stream()));
+  const int64_t count = read_number(entries);
+  require_symmetrized(count);
+  Tensor columns = allocate("symmetrize", of.indices, {count}, ScalarType::Long);
+  Tensor merged = allocate("symmetrize", of.values, {count}, of.values.scalar_type());
+  launch.check(cuda::symmetrize_fill(read<T>(of.values), of.n, of.k, sum_factor, product_factor, work.const_data_ptr(),
+                                     read<int64_t>(indptr), write<int64_t>(columns), write<T>(merged),
+                                     launch.stream()));
+  return {indptr, columns, merged};
+}
+
+std::tuple<Tensor, Tensor, Tensor> symmetrize(const Tensor& indices, const Tensor& values, double sum_factor,
+                                              double product_factor) {
+  const Neighbors of(indices, values);
+  return of.values.scalar_type() == ScalarType::Double ? symmetrize_of<double>(of, sum_factor, product_factor)
+                                                       : symmetrize_of<float>(of, sum_factor, product_factor);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastpdr, CUDA, m) {
+  m.impl("perplexity_search", TORCH_BOX(&perplexity_search));
+  m.impl("student_t_kl", TORCH_BOX(&student_t_kl));
+  m.impl("student_t_kl_csr", TORCH_BOX(&student_t_kl_csr));
+  m.impl("pair_loss", TORCH_BOX(&pair_loss));
+  m.impl("alias_table", TORCH_BOX(&alias_table));
+  m.impl("sample_edges", TORCH_BOX(&sample_edges));
+  m.impl("subgraph", TORCH_BOX(&subgraph));
+  m.impl("fuzzy_weights", TORCH_BOX(&fuzzy_weights));
+  m.impl("symmetrize", TORCH_BOX(&symmetrize));
+}
+
+}  // namespace fastpdr::binding
