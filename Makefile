@@ -14,7 +14,8 @@ NAME ?= local
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard cmake/*) $(wildcard csrc/*/*) $(wildcard csrc/include/*/*)
 # setuptools warns of what an editable installation is.
 INSTALL := PYTHONWARNINGS=ignore PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install -q --no-build-isolation -e
-CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/include/fastpdr/*.h tests/cpp/*/*.cpp)
+CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/cuda/*.cu* csrc/include/fastpdr/*.h tests/cpp/*/*.cpp tests/cuda*/*.h \
+  tests/cuda*/*.cpp tests/cuda*/*.cu)
 
 .PHONY: demo test bench lint format clean
 
