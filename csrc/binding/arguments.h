@@ -1,6 +1,9 @@
 // The arguments of the operators, checked as far as shapes, dtypes and devices go, the same for every device.
 #pragma once
 
+#include <algorithm>
+#include <optional>
+
 #include "fastpdr/pairs.h"
 #include "fastpdr/sampling.h"
 #include "fastpdr/student_t.h"
@@ -25,6 +28,21 @@ struct Map {
   }
 };
 
+// [] on the device of `like`: how many of the b rows of a batch are points; what is behind them is padding.
+class Points {
+ public:
+  Points(const std::optional<Tensor>& points, const Tensor& like, const char* like_what, const std::string& op) {
+    if (points) number_ = require(*points, ScalarType::Long, 0, (op + ": points").c_str(), like, like_what);
+  }
+  const int64_t* data() const { return number_ ? read<int64_t>(*number_) : nullptr; }
+  // Of tensors on the host.
+  int64_t of(int64_t b) const { return number_ ? std::min(std::max(*data(), int64_t{0}), b) : b; }
+
+ private:
+  std::optional<Tensor> number_;
+};
+
+// The entries are those that indptr says; where a batch is padded there may be room for more.
 struct Csr {
   Tensor indptr, indices, values;
   int64_t nnz;
@@ -71,16 +89,22 @@ struct Draws {
 
 struct Subgraph {
   Tensor indptr, indices, values, rows;
+  Points points;
   int64_t n, nnz, b;
+  std::optional<int64_t> capacity;  // room for entries in the result, whose size is not looked at then
 
-  Subgraph(const Tensor& indptr_, const Tensor& indices_, const Tensor& values_, const Tensor& rows_)
+  Subgraph(const Tensor& indptr_, const Tensor& indices_, const Tensor& values_, const Tensor& rows_,
+           const std::optional<Tensor>& points_, std::optional<int64_t> capacity_)
       : indptr(require(indptr_, ScalarType::Long, 1, "subgraph: indptr", values_, "values")),
         indices(require(indices_, ScalarType::Long, 1, "subgraph: indices", values_, "values")),
         values(require(values_, float_type(values_), 1, "subgraph: values")),
         rows(require(rows_, ScalarType::Long, 1, "subgraph: rows", values_, "values")),
+        points(points_, values_, "values", "subgraph"),
         n(indptr.size(0) - 1),
         nnz(indices.size(0)),
-        b(rows.size(0)) {
+        b(rows.size(0)),
+        capacity(capacity_) {
+    STD_TORCH_CHECK(capacity.value_or(0) >= 0, "subgraph: capacity must be >= 0");
     STD_TORCH_CHECK(n >= 0, "subgraph: indptr must be [n + 1]");
     STD_TORCH_CHECK(values.size(0) == nnz, "subgraph: indices and values must be of one length");
     STD_TORCH_CHECK(b <= kSubgraphMaxRows, "subgraph: rows must be fewer than 2^29");

@@ -1,6 +1,7 @@
 // The operators on CPU tensors: checks, allocation, the kernel.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -35,39 +36,50 @@ std::tuple<Tensor, Tensor> student_t_kl(const Tensor& y, const Tensor& p, double
   return {loss, grad};
 }
 
-// The entries can be trusted afterwards: a stray index would be written through.
-void require_contents(const Csr& matrix, int64_t b) {
+// The gradient of the rows behind the first m.
+void clear_padding(const Map& map, int64_t m, Tensor& grad) {
+  std::fill(write<float>(grad) + m * map.c, write<float>(grad) + map.b * map.c, 0.0f);
+}
+
+// The entries of the first b rows can be trusted afterwards: a stray index would be written through.
+void require_contents(const Csr& matrix, int64_t b, bool padded) {
   const int64_t *starts = read<int64_t>(matrix.indptr), *columns = read<int64_t>(matrix.indices);
-  bool rises = starts[0] == 0 && starts[b] == matrix.nnz, inside = true;
+  bool rises = starts[0] == 0 && (padded ? starts[b] <= matrix.nnz : starts[b] == matrix.nnz), inside = true;
   for (int64_t i = 0; i < b; ++i) rises &= starts[i] <= starts[i + 1];
-  for (int64_t e = 0; e < matrix.nnz; ++e) inside &= static_cast<uint64_t>(columns[e]) < static_cast<uint64_t>(b);
   STD_TORCH_CHECK(rises, "indptr must rise from 0 to the number of entries");
+  for (int64_t e = 0; e < starts[b]; ++e) inside &= static_cast<uint64_t>(columns[e]) < static_cast<uint64_t>(b);
   STD_TORCH_CHECK(inside, "indices must lie in [0, b)");
 }
 
 std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y, const Tensor& indptr, const Tensor& indices,
-                                            const Tensor& values, double dof, double exaggeration, bool by_row) {
+                                            const Tensor& values, double dof, double exaggeration, bool by_row,
+                                            std::optional<Tensor> points) {
   const Map map(y, kStudentTMaxComponents, "student_t_kl_csr");
   const Csr p(indptr, indices, values, map, "student_t_kl_csr");
-  require_contents(p, map.b);
+  const int64_t m = Points(points, map.y, "y", "student_t_kl_csr").of(map.b);
+  require_contents(p, m, points.has_value());
   Tensor loss = allocate("student_t_kl_csr", map.y, {}, ScalarType::Float);
   Tensor grad = allocate("student_t_kl_csr", map.y, {map.b, map.c}, ScalarType::Float);
   fastpdr::student_t_kl_csr(read<float>(map.y), read<int64_t>(p.indptr), read<int64_t>(p.indices),
-                            read<float>(p.values), map.b, map.c, dof, exaggeration, by_row, write<float>(loss),
+                            read<float>(p.values), m, map.c, dof, exaggeration, by_row, write<float>(loss),
                             write<float>(grad));
+  clear_padding(map, m, grad);
   return {loss, grad};
 }
 
 std::tuple<Tensor, Tensor> pair_loss(const Tensor& y, const Tensor& indptr, const Tensor& indices, const Tensor& values,
-                                     double a, double b, double repulsion, double eps, double clip, bool keras) {
+                                     double a, double b, double repulsion, double eps, double clip, bool keras,
+                                     std::optional<Tensor> points) {
   const Map map(y, kPairsMaxComponents, "pair_loss");
   const Csr targets(indptr, indices, values, map, "pair_loss");
-  require_contents(targets, map.b);
+  const int64_t m = Points(points, map.y, "y", "pair_loss").of(map.b);
+  require_contents(targets, m, points.has_value());
   Tensor loss = allocate("pair_loss", map.y, {}, ScalarType::Float);
   Tensor grad = allocate("pair_loss", map.y, {map.b, map.c}, ScalarType::Float);
   fastpdr::pair_loss(read<float>(map.y), read<int64_t>(targets.indptr), read<int64_t>(targets.indices),
-                     read<float>(targets.values), map.b, map.c, PairCurve{a, b, repulsion, eps, clip, keras},
+                     read<float>(targets.values), m, map.c, PairCurve{a, b, repulsion, eps, clip, keras},
                      write<float>(loss), write<float>(grad));
+  clear_padding(map, m, grad);
   return {loss, grad};
 }
 
@@ -96,25 +108,30 @@ int64_t subgraph_capacity(const int64_t* indptr, const int64_t* rows, int64_t n,
 
 template <typename T>
 std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of) {
-  const int64_t capacity = subgraph_capacity(read<int64_t>(of.indptr), read<int64_t>(of.rows), of.n, of.b, of.nnz);
+  const int64_t m = of.points.of(of.b);
+  const int64_t capacity = subgraph_capacity(read<int64_t>(of.indptr), read<int64_t>(of.rows), of.n, m, of.nnz);
   const std::unique_ptr<int64_t[]> columns(new int64_t[capacity]);
   const std::unique_ptr<T[]> found(new T[capacity]);
   Tensor indptr_out = allocate("subgraph", of.indptr, {of.b + 1}, ScalarType::Long);
   const int64_t count =
       fastpdr::subgraph(read<int64_t>(of.indptr), read<int64_t>(of.indices), read<T>(of.values), read<int64_t>(of.rows),
-                        of.n, of.b, write<int64_t>(indptr_out), columns.get(), found.get());
+                        of.n, m, write<int64_t>(indptr_out), columns.get(), found.get());
   require_subgraph_found(count);
-  // What was found is a small part of the capacity.
-  Tensor indices_out = allocate("subgraph", of.indices, {count}, ScalarType::Long);
-  Tensor values_out = allocate("subgraph", of.values, {count}, of.values.scalar_type());
+  STD_TORCH_CHECK(count <= of.capacity.value_or(count), "subgraph: capacity must be the number of entries or more");
+  std::fill(write<int64_t>(indptr_out) + m + 1, write<int64_t>(indptr_out) + of.b + 1, count);
+  // What was found is a small part of what the rows hold.
+  const int64_t room = of.capacity.value_or(count);
+  Tensor indices_out = allocate("subgraph", of.indices, {room}, ScalarType::Long);
+  Tensor values_out = allocate("subgraph", of.values, {room}, of.values.scalar_type());
   std::memcpy(write<int64_t>(indices_out), columns.get(), count * sizeof(int64_t));
   std::memcpy(write<T>(values_out), found.get(), count * sizeof(T));
   return {indptr_out, indices_out, values_out};
 }
 
 std::tuple<Tensor, Tensor, Tensor> subgraph(const Tensor& indptr, const Tensor& indices, const Tensor& values,
-                                            const Tensor& rows) {
-  const Subgraph of(indptr, indices, values, rows);
+                                            const Tensor& rows, std::optional<Tensor> points,
+                                            std::optional<int64_t> capacity) {
+  const Subgraph of(indptr, indices, values, rows, points, capacity);
   return of.values.scalar_type() == ScalarType::Double ? subgraph_of<double>(of) : subgraph_of<float>(of);
 }
 

@@ -1,8 +1,8 @@
 // The operators on CUDA tensors: checks, allocation, the launch on the current stream of the tensors' device.
 //
-// Nothing waits for the device but alias_table, subgraph and symmetrize, whose results have sizes that depend on the
-// contents. The losses do not check the contents of a sparse matrix, as that would wait too: where they lead astray the
-// loss is NaN.
+// Nothing waits for the device but alias_table, symmetrize, and subgraph without a capacity, whose results have sizes
+// that depend on the contents. The losses do not check the contents of a sparse matrix, as that would wait too: where
+// they lead astray the loss is NaN.
 #include "fastpdr/cuda.h"
 
 #include <torch/csrc/stable/accelerator.h>
@@ -75,29 +75,34 @@ std::tuple<Tensor, Tensor> student_t_kl(const Tensor& y, const Tensor& p, double
 }
 
 std::tuple<Tensor, Tensor> student_t_kl_csr(const Tensor& y, const Tensor& indptr, const Tensor& indices,
-                                            const Tensor& values, double dof, double exaggeration, bool by_row) {
+                                            const Tensor& values, double dof, double exaggeration, bool by_row,
+                                            std::optional<Tensor> points_) {
   const Map map(y, kStudentTMaxComponents, "student_t_kl_csr");
   const Csr p(indptr, indices, values, map, "student_t_kl_csr");
+  const Points points(points_, map.y, "y", "student_t_kl_csr");
   const Launch launch("student_t_kl_csr", map.y);
   Tensor work = workspace("student_t_kl_csr", map.y, cuda::student_t_kl_csr_workspace(map.b, map.c, by_row));
   Tensor loss = allocate("student_t_kl_csr", map.y, {}, ScalarType::Float);
   Tensor grad = allocate("student_t_kl_csr", map.y, {map.b, map.c}, ScalarType::Float);
-  launch.check(cuda::student_t_kl_csr(
-      read<float>(map.y), read<int64_t>(p.indptr), read<int64_t>(p.indices), read<float>(p.values), p.nnz, map.b, map.c,
-      dof, exaggeration, by_row, work.mutable_data_ptr(), write<float>(loss), write<float>(grad), launch.stream()));
+  launch.check(cuda::student_t_kl_csr(read<float>(map.y), read<int64_t>(p.indptr), read<int64_t>(p.indices),
+                                      read<float>(p.values), points.data(), p.nnz, map.b, map.c, dof, exaggeration,
+                                      by_row, work.mutable_data_ptr(), write<float>(loss), write<float>(grad),
+                                      launch.stream()));
   return {loss, grad};
 }
 
 std::tuple<Tensor, Tensor> pair_loss(const Tensor& y, const Tensor& indptr, const Tensor& indices, const Tensor& values,
-                                     double a, double b, double repulsion, double eps, double clip, bool keras) {
+                                     double a, double b, double repulsion, double eps, double clip, bool keras,
+                                     std::optional<Tensor> points_) {
   const Map map(y, kPairsMaxComponents, "pair_loss");
   const Csr targets(indptr, indices, values, map, "pair_loss");
+  const Points points(points_, map.y, "y", "pair_loss");
   const Launch launch("pair_loss", map.y);
   Tensor work = workspace("pair_loss", map.y, cuda::pair_loss_workspace(map.b, map.c));
   Tensor loss = allocate("pair_loss", map.y, {}, ScalarType::Float);
   Tensor grad = allocate("pair_loss", map.y, {map.b, map.c}, ScalarType::Float);
   launch.check(cuda::pair_loss(read<float>(map.y), read<int64_t>(targets.indptr), read<int64_t>(targets.indices),
-                               read<float>(targets.values), targets.nnz, map.b, map.c,
+                               read<float>(targets.values), points.data(), targets.nnz, map.b, map.c,
                                PairCurve{a, b, repulsion, eps, clip, keras}, work.mutable_data_ptr(),
                                write<float>(loss), write<float>(grad), launch.stream()));
   return {loss, grad};
@@ -124,10 +129,11 @@ std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of) {
   Tensor work = workspace("subgraph", of.indices, cuda::subgraph_workspace(of.n));
   Tensor indptr_out = allocate("subgraph", of.indptr, {of.b + 1}, ScalarType::Long);
   Tensor entries = allocate("subgraph", of.indptr, {}, ScalarType::Long);
-  launch.check(cuda::subgraph_count(read<int64_t>(of.indptr), read<int64_t>(of.indices), read<int64_t>(of.rows), of.n,
-                                    of.nnz, of.b, std::numeric_limits<int64_t>::max(), work.mutable_data_ptr(),
+  launch.check(cuda::subgraph_count(read<int64_t>(of.indptr), read<int64_t>(of.indices), read<int64_t>(of.rows),
+                                    of.points.data(), of.n, of.nnz, of.b,
+                                    of.capacity.value_or(std::numeric_limits<int64_t>::max()), work.mutable_data_ptr(),
                                     write<int64_t>(indptr_out), write<int64_t>(entries), launch.stream()));
-  const int64_t count = read_number(entries);
+  const int64_t count = of.capacity ? *of.capacity : read_number(entries);
   STD_TORCH_CHECK(count != cuda::kSubgraphStrayRow, "subgraph: rows must lie in [0, n)");
   STD_TORCH_CHECK(count != cuda::kSubgraphFallingIndptr, "subgraph: indptr must rise from 0 to the number of entries");
   require_subgraph_found(count);
@@ -141,8 +147,9 @@ std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> subgraph(const Tensor& indptr, const Tensor& indices, const Tensor& values,
-                                            const Tensor& rows) {
-  const Subgraph of(indptr, indices, values, rows);
+                                            const Tensor& rows, std::optional<Tensor> points,
+                                            std::optional<int64_t> capacity) {
+  const Subgraph of(indptr, indices, values, rows, points, capacity);
   return of.values.scalar_type() == ScalarType::Double ? subgraph_of<double>(of) : subgraph_of<float>(of);
 }
 

@@ -6,14 +6,14 @@ STABLE_TORCH_LIBRARY(fastpdr, m) {
   m.def("student_t_kl(Tensor y, Tensor p, float dof, float exaggeration, bool by_row) -> (Tensor loss, Tensor grad)");
   m.def(
       "student_t_kl_csr(Tensor y, Tensor indptr, Tensor indices, Tensor values, float dof, float exaggeration, "
-      "bool by_row) -> (Tensor loss, Tensor grad)");
+      "bool by_row, Tensor? points=None) -> (Tensor loss, Tensor grad)");
   m.def(
       "pair_loss(Tensor y, Tensor indptr, Tensor indices, Tensor values, float a, float b, float repulsion, float eps, "
-      "float clip, bool keras) -> (Tensor loss, Tensor grad)");
+      "float clip, bool keras, Tensor? points=None) -> (Tensor loss, Tensor grad)");
   m.def("alias_table(Tensor weights) -> Tensor");
   m.def("sample_edges(Tensor table, int n_edges, int seed, int step) -> Tensor");
   m.def(
-      "subgraph(Tensor indptr, Tensor indices, Tensor values, Tensor rows) "
+      "subgraph(Tensor indptr, Tensor indices, Tensor values, Tensor rows, Tensor? points=None, int? capacity=None) "
       "-> (Tensor indptr, Tensor indices, Tensor values)");
   m.def("fuzzy_weights(Tensor dist, float local_connectivity) -> (Tensor weights, Tensor rho, Tensor sigma)");
   m.def(

@@ -110,7 +110,9 @@ struct Repulsion {
 // The loss, and the factors of attraction and repulsion.
 struct Finish {
   static constexpr int kTotals = 3;
-  double factor, unit;  // of the sum of all pairs' values, of their forces
+  double repulsion, unit;  // of the mean over all pairs' values; of their forces
+  const std::int64_t* points;
+  std::int64_t b;
   const Scales* scales;
   float* loss;
   double* factors;
@@ -118,6 +120,8 @@ struct Finish {
   // Sums of v, v (-log q), and -log2(1 - q).
   __device__ void operator()(const double (&sums)[kTotals]) const {
     const double inverse_mass = sums[0] == 0.0 ? 0.0 : 1.0 / sums[0];  // targets without mass pull nowhere
+    const auto m = static_cast<double>(tiles::points_of(points, b));
+    const double factor = m < 2.0 ? 0.0 : repulsion / (m * (m - 1.0));
     *loss = static_cast<float>(sums[1] * inverse_mass + factor * kLn2 * sums[2]);
     factors[0] = inverse_mass / scales->fixed_point;
     factors[1] = 2.0 * factor * unit;
@@ -161,8 +165,8 @@ double longest_attraction(const PairCurve& curve) {
 }
 
 template <bool kUnitPower, bool kKeras>
-void repel(const float* y, std::int64_t b, std::int64_t c, const PairCurve& curve, double unit, const Memory& memory,
-           cudaStream_t stream) {
+void repel(const float* y, const std::int64_t* points, std::int64_t b, std::int64_t c, const PairCurve& curve,
+           double unit, const Memory& memory, cudaStream_t stream) {
   const double log2_inverse_a = -std::log2(curve.a);
   const double steepest = -curve.b * std::log2(std::max(curve.eps, kNearest)) + log2_inverse_a;
   // A force is shorter than 2 b / sqrt(s); without a clip no pair is near.
@@ -177,7 +181,7 @@ void repel(const float* y, std::int64_t b, std::int64_t c, const PairCurve& curv
   term.reach = static_cast<float>(1.0001 * reach);
   term.clip = static_cast<float>(curve.clip / unit);
   term.four = kKeras || (kUnitPower ? steepest : std::min(steepest, kLargestPower)) < 30.0;
-  tiles::launch_pairs(y, b, c, term, memory.planes, memory.totals, stream);
+  tiles::launch_pairs(y, points, b, c, term, memory.planes, memory.totals, stream);
 }
 
 }  // namespace
@@ -190,8 +194,8 @@ std::size_t pair_loss_workspace(std::int64_t b, std::int64_t c) {
 }
 
 cudaError_t pair_loss(const float* y, const std::int64_t* indptr, const std::int64_t* indices, const float* values,
-                      std::int64_t nnz, std::int64_t b, std::int64_t c, const PairCurve& curve, void* workspace,
-                      float* loss, float* grad, cudaStream_t stream) {
+                      const std::int64_t* points, std::int64_t nnz, std::int64_t b, std::int64_t c,
+                      const PairCurve& curve, void* workspace, float* loss, float* grad, cudaStream_t stream) {
   if (b < 2) return tiles::clear(b, c, loss, grad, stream);
   tiles::Workspace pieces(workspace);
   const Memory memory(pieces, b, c);
@@ -213,16 +217,15 @@ cudaError_t pair_loss(const float* y, const std::int64_t* indptr, const std::int
   const bool unit_power = curve.b == 1.0;
   const double unit = 2.0 * curve.b / (unit_power ? curve.a : 1.0);
   if (unit_power && curve.keras) {
-    repel<true, true>(y, b, c, curve, unit, memory, stream);
+    repel<true, true>(y, points, b, c, curve, unit, memory, stream);
   } else if (unit_power) {
-    repel<true, false>(y, b, c, curve, unit, memory, stream);
+    repel<true, false>(y, points, b, c, curve, unit, memory, stream);
   } else if (curve.keras) {
-    repel<false, true>(y, b, c, curve, unit, memory, stream);
+    repel<false, true>(y, points, b, c, curve, unit, memory, stream);
   } else {
-    repel<false, false>(y, b, c, curve, unit, memory, stream);
+    repel<false, false>(y, points, b, c, curve, unit, memory, stream);
   }
-  const double pairs = static_cast<double>(b) * static_cast<double>(b - 1);
-  const Finish last{curve.repulsion / pairs, unit, memory.scales, loss, memory.factors};
+  const Finish last{curve.repulsion, unit, points, b, memory.scales, loss, memory.factors};
   const tiles::TotalsOf<Finish::kTotals> totals{
       {{memory.masses, memory.blocks}, {memory.stored, memory.blocks}, {memory.totals, memory.plan.blocks()}}};
   FASTPDR_LAUNCH((tiles::finish<Finish>), dim3(1), dim3(tiles::kFinishThreads), 0, stream, totals, last);

@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kShareThreads)
     }
     const double r = mass == 0.0 ? 0.0 : row_mass / mass;
     if (!(r <= 0.0)) value += r * (log(z) - log(r));
-    share[i] = static_cast<float>(r / z);
+    share[i] = r <= 0.0 ? 0.0f : static_cast<float>(r / z);  // padding has neither
   }
   tiles::write_totals<1, kShareThreads>(&value, totals);
 }
@@ -167,13 +167,19 @@ struct Finish {
   static constexpr int kTotals = 4;
   double slope, exaggeration, exponent;  // (dof + 1) / dof, exaggeration, (dof + 1) / 2
   bool by_row;
-  double entries;        // what values were multiplied by in logarithms: this,
-  const Scales* scales;  // or, where p is sparse, this
+  const std::int64_t* points;  // how many, or null: enough
+  double entries;              // what values were multiplied by in logarithms: this,
+  const Scales* scales;        // or, where p is sparse, this
   float* loss;
   double* factors;
 
   // Sums of p, p log2 p, p log2 t, and of w or, by row, of r (log Z - log r).
   __device__ void operator()(const double (&sums)[kTotals]) const {
+    if (points != nullptr && *points < 2) {
+      *loss = 0.0f;
+      factors[0] = factors[1] = 0.0;
+      return;
+    }
     const double mass = sums[0], measured = scales == nullptr ? entries : scales->entries;
     double value = by_row ? sums[3] : log(sums[3]), pull = 0.0;
     if (mass != 0.0) {  // a p without mass pulls nowhere
@@ -188,13 +194,13 @@ struct Finish {
 
 // dof 1 and others are kernels of their own.
 template <template <bool> class Term, typename... Fields>
-void launch_term(const float* y, std::int64_t b, std::int64_t c, double dof, float* planes, double* totals,
-                 cudaStream_t stream, Fields... fields) {
+void launch_term(const float* y, const std::int64_t* points, std::int64_t b, std::int64_t c, double dof, float* planes,
+                 double* totals, cudaStream_t stream, Fields... fields) {
   const auto inverse_dof = static_cast<float>(1.0 / dof), exponent = static_cast<float>((dof + 1.0) / 2.0);
   if (dof == 1.0) {
-    tiles::launch_pairs(y, b, c, Term<true>{{inverse_dof, exponent}, fields...}, planes, totals, stream);
+    tiles::launch_pairs(y, points, b, c, Term<true>{{inverse_dof, exponent}, fields...}, planes, totals, stream);
   } else {
-    tiles::launch_pairs(y, b, c, Term<false>{{inverse_dof, exponent}, fields...}, planes, totals, stream);
+    tiles::launch_pairs(y, points, b, c, Term<false>{{inverse_dof, exponent}, fields...}, planes, totals, stream);
   }
 }
 
@@ -222,12 +228,12 @@ struct Ending {
         share_blocks(std::min(tiles::divide_up(b, kShareThreads), kMostShareBlocks)) {}
 
   // Leaves the repulsion by row, and returns where the value of its part of the loss is.
-  Totals repel_by_row(const float* y, std::int64_t b, std::int64_t c, double dof, Totals masses,
-                      const double* row_masses, tiles::Planes mass_planes, tiles::Planes z_planes,
+  Totals repel_by_row(const float* y, const std::int64_t* points, std::int64_t b, std::int64_t c, double dof,
+                      Totals masses, const double* row_masses, tiles::Planes mass_planes, tiles::Planes z_planes,
                       cudaStream_t stream) const {
     FASTPDR_LAUNCH(share_rows, tiles::grid(share_blocks), dim3(kShareThreads), 0, stream, masses, row_masses,
                    mass_planes, z_planes, b, share, row_totals);
-    launch_term<RowRepulsion>(y, b, c, dof, row_repulsion, nullptr, stream, static_cast<const float*>(share));
+    launch_term<RowRepulsion>(y, points, b, c, dof, row_repulsion, nullptr, stream, static_cast<const float*>(share));
     return {row_totals, share_blocks};
   }
 };
@@ -294,9 +300,9 @@ cudaError_t student_t_kl(const float* y, const float* p, std::int64_t b, std::in
   const auto entries = static_cast<float>(static_cast<double>(b) * static_cast<double>(b - 1));
   if (dof == 1.0 && exaggeration == 1.0) {
     const Dense<true, true> term{{1.0f, 1.0f}, p, entries};
-    tiles::launch_pairs(y, b, c, term, memory.planes, memory.totals, stream);
+    tiles::launch_pairs(y, nullptr, b, c, term, memory.planes, memory.totals, stream);
   } else {
-    launch_term<DenseTwo>(y, b, c, dof, memory.planes, memory.totals, stream, p, entries);
+    launch_term<DenseTwo>(y, nullptr, b, c, dof, memory.planes, memory.totals, stream, p, entries);
   }
   const std::int64_t splits = memory.plan.splits, count = 2 * c + 2, blocks = memory.plan.blocks();
   const auto plane = [&](std::int64_t index) { return tiles::Planes{memory.planes + index * b, splits, count}; };
@@ -304,11 +310,12 @@ cudaError_t student_t_kl(const float* y, const float* p, std::int64_t b, std::in
   Totals value = total(AnyDense::kZ);
   tiles::Planes repulsion = plane(c);
   if (by_row) {
-    value = ending.repel_by_row(y, b, c, dof, total(AnyDense::kMass), nullptr, plane(2 * c + AnyDense::kMass),
+    value = ending.repel_by_row(y, nullptr, b, c, dof, total(AnyDense::kMass), nullptr, plane(2 * c + AnyDense::kMass),
                                 plane(2 * c + AnyDense::kZ), stream);
     repulsion = {ending.row_repulsion, tiles::plan_of<AnyRepulsion>(b, c).splits, c};
   }
-  const Finish last{(dof + 1.0) / dof, exaggeration, (dof + 1.0) / 2.0, by_row, entries, nullptr, loss, ending.factors};
+  const Finish last{(dof + 1.0) / dof, exaggeration, (dof + 1.0) / 2.0, by_row, nullptr, entries,
+                    nullptr,           loss,         ending.factors};
   const tiles::TotalsOf<Finish::kTotals> totals{
       {total(AnyDense::kMass), total(AnyDense::kEntropy), total(AnyDense::kLogT), value}};
   FASTPDR_LAUNCH((tiles::finish<Finish>), dim3(1), dim3(tiles::kFinishThreads), 0, stream, totals, last);
@@ -321,9 +328,9 @@ std::size_t student_t_kl_csr_workspace(std::int64_t b, std::int64_t c, bool by_r
 }
 
 cudaError_t student_t_kl_csr(const float* y, const std::int64_t* indptr, const std::int64_t* indices,
-                             const float* values, std::int64_t nnz, std::int64_t b, std::int64_t c, double dof,
-                             double exaggeration, bool by_row, void* workspace, float* loss, float* grad,
-                             cudaStream_t stream) {
+                             const float* values, const std::int64_t* points, std::int64_t nnz, std::int64_t b,
+                             std::int64_t c, double dof, double exaggeration, bool by_row, void* workspace, float* loss,
+                             float* grad, cudaStream_t stream) {
   if (b < 2) return tiles::clear(b, c, loss, grad, stream);
   tiles::Workspace pieces(workspace);
   const SparseMemory memory(pieces, b, c, by_row);
@@ -343,14 +350,14 @@ cudaError_t student_t_kl_csr(const float* y, const std::int64_t* indptr, const s
   Totals value{memory.totals, memory.plan.blocks()};
   tiles::Planes repulsion{memory.planes, memory.plan.splits, c};
   if (by_row) {
-    launch_term<RowTotals>(y, b, c, dof, memory.planes, memory.totals, stream);
+    launch_term<RowTotals>(y, points, b, c, dof, memory.planes, memory.totals, stream);
     const tiles::Planes z{memory.planes, tiles::plan_of<AnyTotals>(b, c).splits, 1};
-    value = ending.repel_by_row(y, b, c, dof, masses, memory.row_masses, {}, z, stream);
+    value = ending.repel_by_row(y, points, b, c, dof, masses, memory.row_masses, {}, z, stream);
     repulsion.values = ending.row_repulsion;
   } else {
-    launch_term<Repulsion>(y, b, c, dof, memory.planes, memory.totals, stream);
+    launch_term<Repulsion>(y, points, b, c, dof, memory.planes, memory.totals, stream);
   }
-  const Finish last{(dof + 1.0) / dof, exaggeration, (dof + 1.0) / 2.0, by_row, 1.0,
+  const Finish last{(dof + 1.0) / dof, exaggeration, (dof + 1.0) / 2.0, by_row, points, 1.0,
                     memory.scales,     loss,         ending.factors};
   const tiles::TotalsOf<Finish::kTotals> totals{{masses, total(Attraction::kEntropy), total(Attraction::kLogT), value}};
   FASTPDR_LAUNCH((tiles::finish<Finish>), dim3(1), dim3(tiles::kFinishThreads), 0, stream, totals, last);

@@ -34,6 +34,11 @@ __device__ __forceinline__ bool inside(std::int64_t index, std::int64_t size) {
   return static_cast<std::uint64_t>(index) < static_cast<std::uint64_t>(size);
 }
 
+// How many rows there are; what is behind them is padding.
+__device__ __forceinline__ std::int64_t points_of(const std::int64_t* points, std::int64_t b) {
+  return points == nullptr ? b : min(max(*points, std::int64_t{0}), b);
+}
+
 __device__ void report(const Marks& marks, std::int64_t code) {
   atomicMax(marks.fault, static_cast<int>(-code));
 }
@@ -45,10 +50,10 @@ __device__ Range entries_of(const Matrix& matrix, std::int64_t row) {
   return 0 <= range.begin && range.begin <= range.end && range.end <= matrix.nnz ? range : Range{0, 0};
 }
 
-__global__ void __launch_bounds__(kThreads)
-    mark(Matrix matrix, const std::int64_t* __restrict__ rows, std::int64_t b, Marks marks) {
+__global__ void __launch_bounds__(kThreads) mark(Matrix matrix, const std::int64_t* __restrict__ rows,
+                                                 const std::int64_t* __restrict__ points, std::int64_t b, Marks marks) {
   const std::int64_t s = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (s >= b) return;
+  if (s >= points_of(points, b)) return;
   const std::int64_t row = rows[s];
   if (!inside(row, matrix.n)) return report(marks, kSubgraphStrayRow);
   const std::int64_t begin = matrix.indptr[row], end = matrix.indptr[row + 1];
@@ -61,12 +66,13 @@ __device__ __forceinline__ std::int64_t row_of_warp() {
   return static_cast<std::int64_t>(blockIdx.x) * kRows + threadIdx.x / kWarp;
 }
 
-__global__ void __launch_bounds__(kThreads) count(Matrix matrix, const std::int64_t* __restrict__ rows, std::int64_t b,
-                                                  Marks marks, std::int64_t* __restrict__ indptr_out) {
+__global__ void __launch_bounds__(kThreads)
+    count(Matrix matrix, const std::int64_t* __restrict__ rows, const std::int64_t* __restrict__ points, std::int64_t b,
+          Marks marks, std::int64_t* __restrict__ indptr_out) {
   const std::int64_t s = row_of_warp();
   if (s >= b) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const Range range = entries_of(matrix, rows[s]);
+  const Range range = s < points_of(points, b) ? entries_of(matrix, rows[s]) : Range{0, 0};
   std::int64_t found = 0;
   bool stray = false;
   for (std::int64_t i = range.begin + lane; i < range.end; i += kWarp) {
@@ -181,15 +187,17 @@ std::size_t subgraph_workspace(std::int64_t n) {
 }
 
 cudaError_t subgraph_count(const std::int64_t* indptr, const std::int64_t* indices, const std::int64_t* rows,
-                           std::int64_t n, std::int64_t nnz, std::int64_t b, std::int64_t capacity, void* workspace,
-                           std::int64_t* indptr_out, std::int64_t* entries, cudaStream_t stream) {
+                           const std::int64_t* points, std::int64_t n, std::int64_t nnz, std::int64_t b,
+                           std::int64_t capacity, void* workspace, std::int64_t* indptr_out, std::int64_t* entries,
+                           cudaStream_t stream) {
   const Matrix matrix{indptr, indices, n, nnz};
   const Marks marks = marks_in(workspace, n);
   const cudaError_t error = cudaMemsetAsync(workspace, 0xff, subgraph_workspace(n), stream);
   if (error != cudaSuccess) return error;
   if (b > 0) {
-    FASTPDR_LAUNCH(mark, dim3(blocks(b, kThreads)), dim3(kThreads), 0, stream, matrix, rows, b, marks);
-    FASTPDR_LAUNCH(count, dim3(blocks(b, kRows)), dim3(kThreads), 0, stream, matrix, rows, b, marks, indptr_out);
+    FASTPDR_LAUNCH(mark, dim3(blocks(b, kThreads)), dim3(kThreads), 0, stream, matrix, rows, points, b, marks);
+    FASTPDR_LAUNCH(count, dim3(blocks(b, kRows)), dim3(kThreads), 0, stream, matrix, rows, points, b, marks,
+                   indptr_out);
   }
   FASTPDR_LAUNCH(scan, dim3(1), dim3(kThreads), 0, stream, b, marks.fault, capacity, indptr_out, entries);
   return cudaGetLastError();

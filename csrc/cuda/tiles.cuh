@@ -73,6 +73,11 @@ __device__ __forceinline__ float inverse_root(float x) {
 
 constexpr double kLn2 = 0.693147180559945309417;
 
+// How many of the b rows of a map are points. The rest is padding: it takes no part, and its gradient is 0.
+__device__ __forceinline__ std::int64_t points_of(const std::int64_t* points, std::int64_t b) {
+  return points == nullptr ? b : min(max(*points, std::int64_t{0}), b);
+}
+
 inline dim3 grid(std::int64_t blocks) {
   return dim3(static_cast<unsigned>(blocks));
 }
@@ -281,8 +286,8 @@ constexpr int kResident = C == 2   ? 5
 // [kValues, blocks].
 template <int C, class Term>
 __global__ void __launch_bounds__(kThreads, kResident<C>)
-    add_pairs(const float* __restrict__ y, std::int64_t b, Plan plan, Term term, float* __restrict__ planes,
-              double* __restrict__ totals) {
+    add_pairs(const float* __restrict__ y, const std::int64_t* __restrict__ points, std::int64_t b, Plan plan,
+              Term term, float* __restrict__ planes, double* __restrict__ totals) {
   constexpr int kRows = Term::kRows, kColumns = Term::kDense ? kSide : kTileColumns;
   constexpr int kLines = C + (Term::kShares ? 1 : 0);
   FASTPDR_SHARED(float4, columns, [kLines][kColumns / kQuad]);
@@ -291,7 +296,7 @@ __global__ void __launch_bounds__(kThreads, kResident<C>)
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t split = blockIdx.x / plan.row_blocks;
   const std::int64_t first = blockIdx.x % plan.row_blocks * (kThreads * kRows), i = first + thread;
-  const std::int64_t span_end = min(b, (split + 1) * plan.span);
+  const std::int64_t m = points_of(points, b), span_end = min(m, (split + 1) * plan.span);
   float own[kRows][C], share[kRows];
   Sums<C, Term> sums = {};
 #pragma unroll
@@ -300,11 +305,11 @@ __global__ void __launch_bounds__(kThreads, kResident<C>)
     float poison = 0.0f;  // NaN where a coordinate is not finite
 #pragma unroll
     for (int a = 0; a < C; ++a) {
-      own[r][a] = row < b ? y[row * C + a] : 0.0f;
+      own[r][a] = row < m ? y[row * C + a] : 0.0f;
       poison += 0.0f * own[r][a];
     }
     share[r] = 0.0f;
-    if constexpr (Term::kShares) share[r] = row < b ? term.share[row] : 0.0f;
+    if constexpr (Term::kShares) share[r] = row < m ? term.share[row] : 0.0f;
     if constexpr (Term::kValues > 0) sums.value[Sums<C, Term>::kValueRows > 1 ? r : 0][0] += poison;
   }
   for (std::int64_t begin = split * plan.span; begin < span_end; begin += kColumns) {
@@ -321,12 +326,12 @@ __global__ void __launch_bounds__(kThreads, kResident<C>)
     }
     __syncthreads();
     const int count = static_cast<int>(end - begin);
-    const bool whole = first + kThreads * kRows <= b && count % kQuad == 0;
+    const bool whole = first + kThreads * kRows <= m && count % kQuad == 0;
     const bool apart = end <= first || begin >= first + kThreads * kRows;
     if (whole && apart) {
-      add_tile<C, Term, false, kColumns>(term, columns, straight, mirrored, own, share, i, b, begin, count, sums);
+      add_tile<C, Term, false, kColumns>(term, columns, straight, mirrored, own, share, i, m, begin, count, sums);
     } else {
-      add_tile<C, Term, true, kColumns>(term, columns, straight, mirrored, own, share, i, b, begin, count, sums);
+      add_tile<C, Term, true, kColumns>(term, columns, straight, mirrored, own, share, i, m, begin, count, sums);
     }
   }
   float* const plane = planes + split * planes_of<Term>(C) * b;
@@ -357,8 +362,8 @@ __global__ void __launch_bounds__(kThreads, kResident<C>)
 // coordinate.
 template <class Term>
 __global__ void __launch_bounds__(kThreads, kResident<3>)
-    add_wide_pairs(const float* __restrict__ y, std::int64_t b, int c, Plan plan, Term term, float* __restrict__ planes,
-                   double* __restrict__ totals) {
+    add_wide_pairs(const float* __restrict__ y, const std::int64_t* __restrict__ points, std::int64_t b, int c,
+                   Plan plan, Term term, float* __restrict__ planes, double* __restrict__ totals) {
   constexpr int kWarps = kThreads / kWarp, kCoordinates = kMostColumns / kWarps;
   constexpr int kForces = kAtLeastOne<Term::kForces>, kValues = kAtLeastOne<Term::kValues>;
   constexpr int kRowValues = kAtLeastOne<Term::kRowValues>;
@@ -372,13 +377,13 @@ __global__ void __launch_bounds__(kThreads, kResident<3>)
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
   const std::int64_t split = blockIdx.x / plan.row_blocks;
   const std::int64_t first = blockIdx.x % plan.row_blocks * kSide, i = first + lane;
-  const std::int64_t span_end = min(b, (split + 1) * plan.span);
+  const std::int64_t m = points_of(points, b), span_end = min(m, (split + 1) * plan.span);
   Beside beside;
   beside.share = 0.0f;
-  if constexpr (Term::kShares) beside.share = i < b ? term.share[i] : 0.0f;
+  if constexpr (Term::kShares) beside.share = i < m ? term.share[i] : 0.0f;
   double value[kValues] = {}, force[kForces][kCoordinates] = {};
   for (int place = thread; place < kSide * c; place += kThreads) {
-    const float coordinate = first + place / c < b ? y[first * c + place] : 0.0f;
+    const float coordinate = first + place / c < m ? y[first * c + place] : 0.0f;
     own[place % c][place / c] = coordinate;
     if constexpr (Term::kValues > 0) value[0] += 0.0f * coordinate;
   }
@@ -417,7 +422,7 @@ __global__ void __launch_bounds__(kThreads, kResident<3>)
       for (int q = 0; q < kQuad; ++q) {
         const int s = quad * kQuad + q;
         sum[q] = sqdist[q] + term.start();
-        beside.counted[q] = i < b && begin + s < end && i != begin + s;
+        beside.counted[q] = i < m && begin + s < end && i != begin + s;
         if constexpr (Term::kDense) beside.mirrored[q] = mirrored[s * kSide + lane];
       }
       term.template evaluate<true>(sum, beside, tile_value, pull);
@@ -488,17 +493,23 @@ Plan plan_of(std::int64_t b, std::int64_t c) {
 
 // b >= 1.
 template <class Term>
-void launch_pairs(const float* y, std::int64_t b, std::int64_t c, const Term& term, float* planes, double* totals,
-                  cudaStream_t stream) {
+void launch_pairs(const float* y, const std::int64_t* points, std::int64_t b, std::int64_t c, const Term& term,
+                  float* planes, double* totals, cudaStream_t stream) {
   const Plan plan = plan_of<Term>(b, c);
   const dim3 blocks = grid(plan.blocks()), threads(kThreads);
   switch (c) {
-    case 2: FASTPDR_LAUNCH((add_pairs<2, Term>), blocks, threads, 0, stream, y, b, plan, term, planes, totals); break;
-    case 3: FASTPDR_LAUNCH((add_pairs<3, Term>), blocks, threads, 0, stream, y, b, plan, term, planes, totals); break;
-    case 4: FASTPDR_LAUNCH((add_pairs<4, Term>), blocks, threads, 0, stream, y, b, plan, term, planes, totals); break;
+    case 2:
+      FASTPDR_LAUNCH((add_pairs<2, Term>), blocks, threads, 0, stream, y, points, b, plan, term, planes, totals);
+      break;
+    case 3:
+      FASTPDR_LAUNCH((add_pairs<3, Term>), blocks, threads, 0, stream, y, points, b, plan, term, planes, totals);
+      break;
+    case 4:
+      FASTPDR_LAUNCH((add_pairs<4, Term>), blocks, threads, 0, stream, y, points, b, plan, term, planes, totals);
+      break;
     default:
-      FASTPDR_LAUNCH((add_wide_pairs<Term>), blocks, threads, 0, stream, y, b, static_cast<int>(c), plan, term, planes,
-                     totals);
+      FASTPDR_LAUNCH((add_wide_pairs<Term>), blocks, threads, 0, stream, y, points, b, static_cast<int>(c), plan, term,
+                     planes, totals);
   }
 }
 

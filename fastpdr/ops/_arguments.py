@@ -65,6 +65,15 @@ def require_square(
         raise ValueError(f"{function}: {name} must be {wanted} like y, got {describe(value)}")
 
 
+def require_points(function: str, points: object, like: torch.Tensor) -> None:
+    """Require None or an int64 scalar tensor on the device of another argument; its value is not read."""
+    if points is None:
+        return
+    good = isinstance(points, torch.Tensor) and points.dtype is torch.int64 and points.dim() == 0
+    if not isinstance(points, torch.Tensor) or not good or points.device != like.device:
+        raise ValueError(f"{function}: points must be int64 [] on {like.device}, got {describe(points)}")
+
+
 def csr_parts(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(indptr, indices, values) of a sparse_csr matrix, int64, as the kernels take it."""
     return matrix.crow_indices().long(), matrix.col_indices().long(), matrix.values().detach()

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 
 from fastpdr import _native, reference
-from fastpdr.ops._arguments import csr_parts, require_choice, require_map, require_number, require_square
+from fastpdr.ops._arguments import (
+    csr_parts,
+    require_choice,
+    require_map,
+    require_number,
+    require_points,
+    require_square,
+)
 from fastpdr.ops._autograd import FusedLoss
 
 _PAIR_LOSS = _native.overload("pair_loss")
@@ -25,6 +32,7 @@ if _PAIR_LOSS is not None:
         eps: float,
         clip: float,
         keras: bool,
+        points: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return y.new_empty(()), y.new_empty(y.shape)
 
@@ -39,6 +47,7 @@ def pair_loss(
     eps: float = 1e-3,
     clip: float = 4.0,
     kernel: str = "umap",
+    points: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attraction along given pairs and repulsion between all pairs of a map: UMAP, and LargeVis with a = b = 1.
 
@@ -69,6 +78,10 @@ def pair_loss(
     kernel : {"umap", "keras"}
         "keras" takes q / (1 + q) = 1 / (2 + a s^b) for q: what umap-learn's ParametricUMAP trains, since it applies
         a logistic function to log q.
+    points : torch.Tensor, optional
+        ``[]`` int64 on y's device, at most b: only so many rows of y, the first ones, are points. The others are
+        padding: they have no targets, take no part, and get no gradient; ``targets`` may hold room for more entries
+        than its rows have. So a batch has one shape whatever it holds, and nothing waits for its size.
 
     Returns
     -------
@@ -93,8 +106,9 @@ def pair_loss(
     eps = require_number("pair_loss", "eps", eps, above=0.0, inclusive=True)
     clip = require_number("pair_loss", "clip", clip, above=0.0, inclusive=True)
     require_choice("pair_loss", "kernel", kernel, ("umap", "keras"))
+    require_points("pair_loss", points, y)
     if y.shape[1] > _MAX_COMPONENTS or not _native.has_kernel("pair_loss", y, targets):
         return reference.pair_loss(
-            y, targets.detach(), a=a, b=b, repulsion=repulsion, eps=eps, clip=clip, kernel=kernel
+            y, targets.detach(), a=a, b=b, repulsion=repulsion, eps=eps, clip=clip, kernel=kernel, points=points
         )
-    return FusedLoss.apply(_PAIR_LOSS, y, *csr_parts(targets), a, b, repulsion, eps, clip, kernel == "keras")
+    return FusedLoss.apply(_PAIR_LOSS, y, *csr_parts(targets), a, b, repulsion, eps, clip, kernel == "keras", points)

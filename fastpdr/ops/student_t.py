@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 
 from fastpdr import _native, reference
-from fastpdr.ops._arguments import csr_parts, require_choice, require_map, require_number, require_square
+from fastpdr.ops._arguments import (
+    csr_parts,
+    require_choice,
+    require_map,
+    require_number,
+    require_points,
+    require_square,
+)
 from fastpdr.ops._autograd import FusedLoss
 
 _DENSE = _native.overload("student_t_kl")
@@ -29,12 +36,19 @@ if _DENSE is not None:
         dof: float,
         exaggeration: float,
         by_row: bool,
+        points: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return y.new_empty(()), y.new_empty(y.shape)
 
 
 def student_t_kl(
-    y: torch.Tensor, p: torch.Tensor, *, dof: float = 1.0, exaggeration: float = 1.0, normalization: str = "global"
+    y: torch.Tensor,
+    p: torch.Tensor,
+    *,
+    dof: float = 1.0,
+    exaggeration: float = 1.0,
+    normalization: str = "global",
+    points: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Kullback-Leibler divergence between similarities p and the Student-t similarities of a map.
 
@@ -64,6 +78,8 @@ def student_t_kl(
         Factor of the attraction, > 0.
     normalization : {"global", "row"}
         One sum for all pairs, or one for every row.
+    points : torch.Tensor, optional
+        With a sparse p: how many rows of y are points, as for :func:`pair_loss`.
 
     Returns
     -------
@@ -87,8 +103,15 @@ def student_t_kl(
     exaggeration = require_number("student_t_kl", "exaggeration", exaggeration, above=0.0)
     require_choice("student_t_kl", "normalization", normalization, ("global", "row"))
     dense = p.layout is torch.strided
+    require_points("student_t_kl", points, y)
+    if dense and points is not None:
+        raise ValueError("student_t_kl: points must be None with a dense p")
     op = "student_t_kl" if dense else "student_t_kl_csr"
     if y.shape[1] > _MAX_COMPONENTS or not _native.has_kernel(op, y, p):
-        return reference.student_t_kl(y, p.detach(), dof=dof, exaggeration=exaggeration, normalization=normalization)
-    kernel, parts = (_DENSE, (p.detach(),)) if dense else (_CSR, csr_parts(p))
-    return FusedLoss.apply(kernel, y, *parts, dof, exaggeration, normalization == "row")
+        return reference.student_t_kl(
+            y, p.detach(), dof=dof, exaggeration=exaggeration, normalization=normalization, points=points
+        )
+    by_row = normalization == "row"
+    if dense:
+        return FusedLoss.apply(_DENSE, y, p.detach(), dof, exaggeration, by_row)
+    return FusedLoss.apply(_CSR, y, *csr_parts(p), dof, exaggeration, by_row, points)

@@ -6,14 +6,29 @@ import torch
 
 from fastpdr import _native, reference
 from fastpdr._sparse import csr_tensor
-from fastpdr.ops._arguments import describe, raise_from_kernel, require_floats, require_indices
+from fastpdr.ops._arguments import (
+    describe,
+    raise_from_kernel,
+    require_count,
+    require_floats,
+    require_indices,
+    require_points,
+)
 
 _SUBGRAPH = _native.overload("subgraph")  # no fake: the number of entries depends on the data
 _MAX_ROWS = 2**29 - 1  # of the native kernel
 _VALUES = (torch.float32, torch.float64)
 
 
-def subgraph(indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def subgraph(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    rows: torch.Tensor,
+    *,
+    points: torch.Tensor | None = None,
+    capacity: int | None = None,
+) -> torch.Tensor:
     """Take what a batch needs of a sparse matrix of the whole data set: ``P[rows][:, rows]``.
 
     Time and memory are those of the rows read, O(b k) for k entries a row, whatever n; the matrix is not scanned.
@@ -28,6 +43,14 @@ def subgraph(indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, 
         ``[nnz]`` float32 or float64 (both native), of the same device. Pass contiguous tensors: others are copied.
     rows : torch.Tensor
         ``[b]`` int64, distinct, in [0, n).
+    points : torch.Tensor, optional
+        ``[]`` int64 of the same device: only so many rows, the first ones, count. The others are padding: they may be
+        anything, and their rows and columns are empty.
+    capacity : int, optional
+        Give the result room for so many entries, whatever it holds. Then its size does not depend on the contents, and
+        nothing waits for the device, where errors in the contents and too little room leave an empty matrix instead of
+        being raised. The entries are those that ``crow_indices()`` says; what is behind them is undefined, so the
+        result is for the losses' ``points``, not for PyTorch's operations.
 
     Returns
     -------
@@ -46,11 +69,13 @@ def subgraph(indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, 
     require_floats("subgraph", "values", values, "[nnz]")
     require_indices("subgraph", "rows", rows, "[b]")
     _require_one_matrix(indptr, indices, values, rows)
+    require_points("subgraph", points, values)
+    capacity = None if capacity is None else require_count("subgraph", "capacity", capacity)
     values, b = values.detach(), len(rows)
     if b > _MAX_ROWS or not _native.has_kernel("subgraph", values, dtypes=_VALUES):
-        return reference.subgraph(indptr, indices, values, rows)
+        return reference.subgraph(indptr, indices, values, rows, points=points, capacity=capacity)
     try:
-        indptr, indices, values = _SUBGRAPH(indptr, indices, values, rows)
+        indptr, indices, values = _SUBGRAPH(indptr, indices, values, rows, points, capacity)
     except RuntimeError as error:
         raise_from_kernel("subgraph", error)
     return csr_tensor(indptr, indices, values, b)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from fastpdr.reference.student_t import entries
+from fastpdr.reference.student_t import entries, without_padding
 
 _NEAREST = 1e-12  # squared distance below which points coincide
 
@@ -22,8 +22,10 @@ def pair_loss(
     eps: float = 1e-3,
     clip: float = 4.0,
     kernel: str = "umap",
+    points: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See :func:`fastpdr.ops.pair_loss`."""
+    y, targets = without_padding(y, targets, points)
     settings = (targets, a, b, repulsion, eps, clip, {"umap": 0.0, "keras": 1.0}[kernel])
     if clip == 0 or not (torch.is_grad_enabled() and y.requires_grad):
         return _loss(y, *settings)

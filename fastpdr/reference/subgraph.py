@@ -11,8 +11,19 @@ import torch
 from fastpdr._sparse import csr_tensor
 
 
-def subgraph(indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def subgraph(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    rows: torch.Tensor,
+    *,
+    points: torch.Tensor | None = None,
+    capacity: int | None = None,
+) -> torch.Tensor:
     """See :func:`fastpdr.ops.subgraph`."""
+    if points is not None or capacity is not None:
+        whole = subgraph(indptr, indices, values, rows if points is None else rows[: int(points)])
+        return _with_room(whole, len(rows), capacity)
     n, b = len(indptr) - 1, len(rows)
     if ((rows < 0) | (rows >= n)).any():
         raise ValueError("subgraph: rows must lie in [0, n)")
@@ -36,3 +47,14 @@ def subgraph(indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, 
     order = torch.argsort(s * b + t, stable=True)
     ends = torch.bincount(s, minlength=b).cumsum(0)
     return csr_tensor(torch.cat([ends.new_zeros(1), ends]), t[order], values[entries[order]], b)
+
+
+def _with_room(matrix: torch.Tensor, b: int, capacity: int | None) -> torch.Tensor:
+    """Empty rows up to b, and room for so many entries."""
+    indptr, indices, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+    room = 0 if capacity is None else capacity - len(values)
+    if room < 0:
+        raise ValueError("subgraph: capacity must be the number of entries or more")
+    ends = indptr[-1:].expand(b + 1 - len(indptr))
+    pad = torch.nn.functional.pad
+    return csr_tensor(torch.cat([indptr, ends]), pad(indices, (0, room)), pad(values, (0, room)), b)

@@ -50,6 +50,21 @@ struct Csr {
   }
 };
 
+// A map whose first m of b rows are points; padding is far away, or not a number.
+inline std::vector<float> padded_map(const std::vector<float>& y, std::int64_t b) {
+  std::vector<float> result = y;
+  while (static_cast<std::int64_t>(result.size()) < b) result.push_back(result.size() % 3 == 0 ? NAN : 1e6f);
+  return result;
+}
+
+// Rows without entries behind those of a matrix; room for entries that nobody reads.
+inline Csr padded_matrix(Csr matrix, std::int64_t b) {
+  matrix.indptr.resize(b + 1, matrix.indptr.back());
+  matrix.indices.resize(matrix.indices.size() + 40, -7);
+  matrix.values.resize(matrix.values.size() + 40, NAN);
+  return matrix;
+}
+
 // Every point and the next ones, of a large map.
 inline Csr ring(std::int64_t b, std::int64_t neighbours) {
   Csr result;

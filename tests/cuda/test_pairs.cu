@@ -32,13 +32,15 @@ const std::vector<Named> kCurves{
     {"no repulsion", {1.577, 0.8951, 0.0, 1e-3, 4.0, false}},
 };
 
-// The loss, then the gradient.
-Floats on_device(const Floats& y, const Csr& targets, std::int64_t b, std::int64_t c, const PairCurve& curve) {
+// The loss, then the gradient; m >= 0: rows that are no padding.
+Floats on_device(const Floats& y, const Csr& targets, std::int64_t b, std::int64_t c, const PairCurve& curve,
+                 std::int64_t m = -1) {
   const Device<float> device_y(y), values(targets.values);
-  const Device<std::int64_t> indptr(targets.indptr), indices(targets.indices);
+  const Device<std::int64_t> indptr(targets.indptr), indices(targets.indices), points(std::vector<std::int64_t>{m});
   Device<char> workspace(fastpdr::cuda::pair_loss_workspace(b, c));
   Device<float> loss(1), grad(b * c);
   fastpdr::check::require_done(fastpdr::cuda::pair_loss(device_y.data(), indptr.data(), indices.data(), values.data(),
+                                                        m < 0 ? nullptr : points.data(),
                                                         static_cast<std::int64_t>(targets.values.size()), b, c, curve,
                                                         workspace.data(), loss.data(), grad.data(), nullptr));
   Floats result = loss.host();
@@ -59,6 +61,20 @@ void test_map(const std::string& name, const Floats& y, const Csr& targets, std:
   const std::string what = name + ", b = " + std::to_string(b) + ", c = " + std::to_string(c) + ", " + curve.name;
   const Floats actual = fastpdr::check::repeated(what, [&] { return on_device(y, targets, b, c, curve.curve); });
   fastpdr::check::near_loss(what, actual, on_host(y, targets, b, c, curve.curve));
+}
+
+void test_padding(std::int64_t b, std::int64_t m, std::int64_t c, const Named& curve) {
+  const Floats y = cloud(m, c);
+  const Csr targets(matrix(m, 0.2, true), m);
+  Floats expected = on_host(y, targets, m, c, curve.curve);
+  expected.resize(1 + b * c);
+  const std::string what = "b = " + std::to_string(b) + ", of which points " + std::to_string(m) +
+                           ", c = " + std::to_string(c) + ", " + curve.name;
+  const Floats padded = fastpdr::check::padded_map(y, b * c);
+  const Csr with_room = fastpdr::check::padded_matrix(targets, b);
+  const Floats actual =
+      fastpdr::check::repeated(what, [&] { return on_device(padded, with_room, b, c, curve.curve, m); });
+  fastpdr::check::near_loss(what, actual, expected);
 }
 
 // No direction, no force; the CPU kernel's padding leaves some 1e-20.
@@ -106,7 +122,12 @@ int main() {
         test_map("widths", cloud(83, c), Csr(matrix(83, 0.2, false), 83), 83, c, curve);
       }
     }
+    for (const std::int64_t m :
+         kThorough ? std::vector<std::int64_t>{0, 1, 2, 32, 61, 97} : std::vector<std::int64_t>{40}) {
+      for (const std::int64_t c : {2, 3, 5}) test_padding(97, m, c, kCurves[0]);
+    }
     if (!kThorough) return;
+    for (const Named& curve : kCurves) test_padding(600, 290, 2, curve);
     test_map("widths", cloud(83, 64), Csr(matrix(83, 0.2, false), 83), 83, 64, kCurves[0]);
     test_map("several blocks of rows", cloud(700, 2), Csr(matrix(700, 0.02, false), 700), 700, 2, kCurves[0]);
     test_map("several blocks of rows", cloud(600, 3), Csr(matrix(600, 0.02, false), 600), 600, 3, kCurves[1]);

@@ -38,14 +38,17 @@ Floats dense_on_device(const Floats& y, const Floats& p, std::int64_t b, std::in
   return joined(loss, grad);
 }
 
-Floats sparse_on_device(const Floats& y, const Csr& p, std::int64_t b, std::int64_t c, Settings s) {
+// m >= 0: rows that are no padding.
+Floats sparse_on_device(const Floats& y, const Csr& p, std::int64_t b, std::int64_t c, Settings s,
+                        std::int64_t m = -1) {
   const Device<float> device_y(y), values(p.values);
-  const Device<std::int64_t> indptr(p.indptr), indices(p.indices);
+  const Device<std::int64_t> indptr(p.indptr), indices(p.indices), points(std::vector<std::int64_t>{m});
   Device<char> workspace(fastpdr::cuda::student_t_kl_csr_workspace(b, c, s.by_row));
   Device<float> loss(1), grad(b * c);
   fastpdr::check::require_done(fastpdr::cuda::student_t_kl_csr(
-      device_y.data(), indptr.data(), indices.data(), values.data(), static_cast<std::int64_t>(p.values.size()), b, c,
-      s.dof, s.exaggeration, s.by_row, workspace.data(), loss.data(), grad.data(), nullptr));
+      device_y.data(), indptr.data(), indices.data(), values.data(), m < 0 ? nullptr : points.data(),
+      static_cast<std::int64_t>(p.values.size()), b, c, s.dof, s.exaggeration, s.by_row, workspace.data(), loss.data(),
+      grad.data(), nullptr));
   return joined(loss, grad);
 }
 
@@ -70,6 +73,17 @@ std::string described(const std::string& name, std::int64_t b, std::int64_t c, S
 void test_sparse(const std::string& name, const Floats& y, const Csr& p, std::int64_t b, std::int64_t c, Settings s) {
   const std::string what = described(name, b, c, s) + ", sparse";
   near_loss(what, repeated(what, [&] { return sparse_on_device(y, p, b, c, s); }), sparse_on_host(y, p, b, c, s));
+}
+
+void test_padding(std::int64_t b, std::int64_t m, std::int64_t c, Settings s) {
+  const std::string what = described("of which points " + std::to_string(m), b, c, s);
+  const Floats y = cloud(m, c);
+  const Csr p(matrix(m, 0.2, true), m);
+  Floats expected = sparse_on_host(y, p, m, c, s);
+  expected.resize(1 + b * c);
+  const Floats padded = fastpdr::check::padded_map(y, b * c);
+  const Csr with_room = fastpdr::check::padded_matrix(p, b);
+  near_loss(what, repeated(what, [&] { return sparse_on_device(padded, with_room, b, c, s, m); }), expected);
 }
 
 void test_map(const std::string& name, const Floats& y, const Floats& p, std::int64_t b, std::int64_t c, Settings s) {
@@ -118,7 +132,15 @@ int main() {
         test_map("widths", cloud(83, c), matrix(83, 0.5, s.dof == 1.0), 83, c, s);
       }
     }
+    for (const std::int64_t m :
+         kThorough ? std::vector<std::int64_t>{0, 1, 2, 32, 61, 97} : std::vector<std::int64_t>{40}) {
+      for (const std::int64_t c : {2, 3, 5}) {
+        test_padding(97, m, c, exaggerated);
+        if (m != 2) test_padding(97, m, c, heavy);  // else the forces cancel
+      }
+    }
     if (!kThorough) return;
+    for (const Settings s : {plain, by_row, light, heavy}) test_padding(600, 290, 2, s);
     test_map("widths", cloud(83, 64), matrix(83, 0.5, false), 83, 64, plain);
     test_map("several blocks of rows", cloud(700, 2), matrix(700, 0.02, false), 700, 2, plain);
     test_map("several blocks of rows", cloud(600, 3), matrix(600, 0.02, false), 600, 3, by_row);

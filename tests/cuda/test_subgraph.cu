@@ -41,18 +41,19 @@ Indices some_rows(std::int64_t n, std::int64_t b) {
   return rows;
 }
 
-// [entries, indptr_out, indices_out, the values' bits]; capacity < 0: what is needed.
+// [entries, indptr_out, indices_out, the values' bits]; capacity < 0: what is needed. m >= 0: rows that are no padding.
 template <typename T>
-Indices on_device(const Csr<T>& matrix, const Indices& rows, std::int64_t capacity) {
+Indices on_device(const Csr<T>& matrix, const Indices& rows, std::int64_t capacity, std::int64_t m = -1) {
   const auto n = static_cast<std::int64_t>(matrix.indptr.size()) - 1, b = static_cast<std::int64_t>(rows.size());
   const auto nnz = static_cast<std::int64_t>(matrix.indices.size());
   const Device<std::int64_t> indptr(matrix.indptr), indices(matrix.indices), device_rows(rows);
   const Device<T> values(matrix.values);
   Device<char> workspace(fastpdr::cuda::subgraph_workspace(n));
+  const Device<std::int64_t> points(Indices{m});
   Device<std::int64_t> indptr_out(b + 1), entries(1);
-  fastpdr::check::require_done(fastpdr::cuda::subgraph_count(indptr.data(), indices.data(), device_rows.data(), n, nnz,
-                                                             b, capacity < 0 ? INT64_MAX : capacity, workspace.data(),
-                                                             indptr_out.data(), entries.data(), nullptr));
+  fastpdr::check::require_done(fastpdr::cuda::subgraph_count(
+      indptr.data(), indices.data(), device_rows.data(), m < 0 ? nullptr : points.data(), n, nnz, b,
+      capacity < 0 ? INT64_MAX : capacity, workspace.data(), indptr_out.data(), entries.data(), nullptr));
   Indices result = entries.host(), ends = indptr_out.host();
   result.insert(result.end(), ends.begin(), ends.end());
   const std::int64_t room = capacity < 0 ? std::max<std::int64_t>(result[0], 0) : capacity;
@@ -105,6 +106,19 @@ void test_matrix(std::int64_t n, std::int64_t b, std::int64_t k) {
   }
 }
 
+// The rows behind the first m may be anything: they are not read.
+void test_padding(std::int64_t n, std::int64_t b, std::int64_t m) {
+  const Csr<float> matrix = random_matrix<float>(n, 20);
+  Indices rows = some_rows(n, b);
+  const Indices points(rows.begin(), rows.begin() + m);
+  Indices expected = on_host(matrix, points);
+  expected.insert(expected.begin() + m + 1, b - m, expected[m + 1]);
+  for (std::int64_t s = m; s < b; ++s) rows[s] = s % 2 == 0 ? -5 : rows[0];
+  const std::string what = "b = " + std::to_string(b) + ", of which points " + std::to_string(m);
+  fastpdr::check::equal(what, fastpdr::check::repeated(what, [&] { return on_device(matrix, rows, -1, m); }), expected);
+  fastpdr::check::equal(what + ", room to spare", on_device(matrix, rows, expected[0] + 100, m), expected);
+}
+
 void test_fault(const std::string& what, const Csr<float>& matrix, const Indices& rows, std::int64_t code) {
   Indices expected(rows.size() + 2, 0);
   expected[0] = code;
@@ -120,6 +134,7 @@ int main() {
       test_matrix<double>(700, b, 20);
     }
     test_matrix<float>(520, 520, 3);  // more rows than two turns of the scan
+    for (const std::int64_t m : {0, 1, 31, 90, 97}) test_padding(700, 97, m);
     const Csr<float> small{{0, 2, 3}, {0, 1, 0}, {1.0f, 2.0f, 3.0f}};
     test_fault("repeated row", small, {1, 0, 1}, fastpdr::kSubgraphRepeatedRow);
     test_fault("row beyond the matrix", small, {0, 2}, fastpdr::cuda::kSubgraphStrayRow);

@@ -6,6 +6,10 @@
 // free again when the work on the stream is done. What is returned is the error of the launch; errors of the contents,
 // which the CPU kernels report by their return value, are said with each launcher. Precision policy: that of the CPU
 // kernels; no atomic sums of floating-point numbers, so the same input gives the same bits.
+//
+// Where a batch shall have the same b whatever it holds, as in a graph, `points` says on the device how many of its
+// rows are points, the first ones; null says all. The rest is padding: it has no entries in a matrix, takes no part,
+// and its gradient is 0.
 #pragma once
 
 #include <cstddef>
@@ -37,6 +41,7 @@ FASTPDR_API cudaError_t pair_loss(const float* y,               // [b, c]
                                   const std::int64_t* indptr,   // [b + 1]
                                   const std::int64_t* indices,  // [nnz]
                                   const float* values,          // [nnz]
+                                  const std::int64_t* points,   // [] or null
                                   std::int64_t nnz, std::int64_t b, std::int64_t c, const PairCurve& curve,
                                   void* workspace,
                                   float* loss,  // []
@@ -73,6 +78,7 @@ FASTPDR_API cudaError_t student_t_kl_csr(const float* y,               // [b, c]
                                          const std::int64_t* indptr,   // [b + 1]
                                          const std::int64_t* indices,  // [nnz]
                                          const float* values,          // [nnz]
+                                         const std::int64_t* points,   // [] or null
                                          std::int64_t nnz, std::int64_t b, std::int64_t c, double dof,
                                          double exaggeration, bool by_row, void* workspace,
                                          float* loss,  // []
@@ -93,6 +99,7 @@ FASTPDR_API std::size_t subgraph_workspace(std::int64_t n);
 FASTPDR_API cudaError_t subgraph_count(const std::int64_t* indptr,   // [n + 1]
                                        const std::int64_t* indices,  // [nnz]
                                        const std::int64_t* rows,     // [b]
+                                       const std::int64_t* points,   // [] or null
                                        std::int64_t n, std::int64_t nnz, std::int64_t b, std::int64_t capacity,
                                        void* workspace,           // kept for subgraph_fill
                                        std::int64_t* indptr_out,  // [b + 1]
