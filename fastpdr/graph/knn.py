@@ -30,6 +30,7 @@ from fastpdr.graph.search import (
     Progress,
     exact,
     faiss_reads,
+    gpu_faiss,
     has_faiss,
     squared_distances,
     thread_count,
@@ -118,7 +119,8 @@ class KNNGraph:
             "euclidean" ("l2"), "cosine" (1 - cos; a row of zeros is at distance 1 from all but its like), "manhattan"
             ("l1", "cityblock"), "chebyshev" ("linf"), "braycurtis" (FAISS only).
         backend : {"auto", "faiss", "torch"}
-            "auto" takes FAISS, or PyTorch where that is not installed or X is on a GPU. PyTorch's search is exact, and
+            "auto" takes FAISS, or PyTorch where that is not installed, or where X is on a GPU and FAISS is built for
+            the CPU alone. X is searched where it lies. PyTorch's search is exact, as is any on a GPU, and
             so is FAISS's of small inputs and of all metrics but Euclidean and cosine. Else lists are searched for at
             least 95% of the true neighbours where that is faster; ``settings["recall"]`` is what was measured.
         n_jobs : int, optional
@@ -148,7 +150,7 @@ class KNNGraph:
         seed = _seed(function, random_state)
         rows = prepare(function, X, metric)
         k = _neighbors(function, n_neighbors, len(rows.matrix))
-        if backend == "faiss" and rows.matrix.device.type != "cpu":
+        if backend == "faiss" and rows.matrix.device.type != "cpu" and not (gpu_faiss() and rows.squared):
             rows = Rows(rows.matrix.cpu(), rows.metric, rows.unit)
         with threads(count, faiss_reads(rows.matrix)):
             found, settings = _search(rows, k, backend, seed, _progress(verbose))
@@ -305,7 +307,7 @@ def _restore(*parts: Any) -> KNNGraph:
 
 
 def _search(rows: Rows, k: int, backend: str, seed: int, progress: Progress) -> tuple[Found, dict[str, Any]]:
-    if backend == "faiss" and inverted.worthwhile(rows):
+    if backend == "faiss" and rows.matrix.device.type == "cpu" and inverted.worthwhile(rows):
         approximate = inverted.approximate(rows, k, seed, progress)
         if approximate is not None:
             return approximate
@@ -329,7 +331,8 @@ def _chosen_backend(function: str, backend: str, metric: str, X: Any) -> str:
     if backend == "faiss" and not has_faiss():
         raise ImportError(f"{function}: backend='faiss' needs faiss-cpu: pip install faiss-cpu")
     if backend == "auto":
-        backend = "faiss" if has_faiss() and (not on_gpu or metric == "braycurtis") else "torch"
+        reads = gpu_faiss() and metric in ("euclidean", "cosine") if on_gpu else has_faiss()
+        backend = "faiss" if reads or (has_faiss() and metric == "braycurtis") else "torch"
         if not on_gpu and backend == "torch":
             LOG.info("%s: FAISS is not installed, PyTorch compares all pairs of rows", function)
     if backend == "torch" and metric == "braycurtis":

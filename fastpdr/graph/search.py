@@ -1,10 +1,12 @@
-"""Exact nearest neighbours: every row against all rows, by FAISS or PyTorch.
+"""Exact nearest neighbours: every row against all rows, by FAISS or PyTorch, on the CPU or a GPU.
 
 Both take squared Euclidean distances from one matrix product (the Gram form), which loses the digits of rows that are
 much closer to each other than to the origin. So it only chooses: the distances of the chosen are computed again from
 differences, which makes those of duplicates exactly 0, and rows whose neighbours are too close for the choice to be
 trusted are searched once more by differences alone. A row is taken out of its own neighbours by its index, never by its
 place, which duplicates may change.
+
+On a GPU the blocks are as large as its free memory allows, and products are in full float32. (Not run on one yet.)
 """
 
 from __future__ import annotations
@@ -12,16 +14,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from numbers import Integral
 from typing import Any
 
 import torch
 
+from fastpdr._precision import full_float32
 from fastpdr.graph._rows import Rows
 
 QUERIES_AT_ONCE = 4096
 TORCH_ELEMENTS = 1 << 24  # of a block of distances
+GPU_ELEMENTS, GPU_SHARE = 1 << 28, 0.1  # of a block there, and of the free memory; the choice of the nearest needs more
+GPU_FAISS_NEIGHBORS = 2048  # the most that FAISS chooses there
 # The Gram form errs by some 1e-7 |x|²; squared distances above this share of |x|² are right to about 1%.
 TRUSTED_SHARE = 1e-4
 
@@ -32,6 +39,15 @@ Progress = Callable[[str, int], Any]  # (label, total) -> a context manager whos
 def has_faiss() -> bool:
     """Whether FAISS is installed; nothing is imported."""
     return find_spec("faiss") is not None
+
+
+@cache
+def gpu_faiss() -> bool:
+    """Whether the FAISS that is installed searches on GPUs."""
+    if not has_faiss():
+        return False
+    faiss = import_faiss()
+    return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
 def faiss_reads(matrix: torch.Tensor) -> bool:
@@ -82,9 +98,11 @@ def exact(rows: Rows, anchors: torch.Tensor, k: int, backend: str, progress: Pro
 
     Distances are squared Euclidean ones where the metric rests on these.
     """
-    block = _faiss_block if backend == "faiss" else _torch_block
+    on_cpu = rows.matrix.device.type == "cpu"
+    faiss = backend == "faiss" and (on_cpu or k < GPU_FAISS_NEIGHBORS)
+    block = _torch_block if not faiss else _faiss_block if on_cpu else _gpu_faiss_block
     parts = []
-    with progress("exact search", len(anchors)) as bar:
+    with progress("exact search", len(anchors)) as bar, full_float32():
         for part in anchors.split(QUERIES_AT_ONCE):
             found = without_self(part, *block(rows, rows.matrix[part], k + 1))
             parts.append(_made_precise(rows, part, found, k) if rows.squared else found)
@@ -103,18 +121,37 @@ def _faiss_block(rows: Rows, queries: torch.Tensor, k: int) -> Found:
     return torch.from_numpy(indices), torch.from_numpy(distances)
 
 
+@cache
+def _gpu_resources() -> Any:
+    return import_faiss().StandardGpuResources()
+
+
+def _gpu_faiss_block(rows: Rows, queries: torch.Tensor, k: int) -> Found:
+    import_module("faiss.contrib.torch_utils")  # which teaches it to take tensors
+    distances, indices = import_faiss().knn_gpu(_gpu_resources(), queries, rows.matrix, k)
+    return indices, distances
+
+
 def _torch_block(rows: Rows, queries: torch.Tensor, k: int) -> Found:
     """Blocks of rows one after another, the best k so far kept."""
     best = queries.new_empty(len(queries), 0)
     indices = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    step = max(k, TORCH_ELEMENTS // len(queries))
+    step = max(k, _block_elements(queries.device) // len(queries))
     for begin in range(0, len(rows.matrix), step):
         part = rows.matrix[begin : begin + step].to(queries.dtype)
-        numbers = torch.arange(begin, begin + len(part), device=queries.device).expand(len(queries), -1)
-        every, numbers = torch.cat([best, _pairwise(rows, queries, part)], 1), torch.cat([indices, numbers], 1)
+        nearest, places = _pairwise(rows, queries, part).topk(min(k, len(part)), largest=False)
+        every, numbers = torch.cat([best, nearest], 1), torch.cat([indices, places + begin], 1)
         best, places = every.topk(min(k, every.shape[1]), largest=False)
         indices = numbers.gather(1, places)
     return indices, best
+
+
+def _block_elements(device: torch.device) -> int:
+    """Distances at once: as many as the caches like, on a GPU as many as fit well."""
+    if device.type != "cuda":
+        return TORCH_ELEMENTS
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(min(GPU_ELEMENTS, max(TORCH_ELEMENTS, GPU_SHARE * free / 4)))
 
 
 def _pairwise(rows: Rows, queries: torch.Tensor, part: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from conftest import no_gpu
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
@@ -26,7 +27,8 @@ METRICS = {
     "chebyshev": "chebyshev",
     "braycurtis": "braycurtis",
 }
-BACKENDS = ["faiss", "torch"]
+BACKENDS = ["faiss", "torch"] if search.has_faiss() else ["torch"]
+needs_faiss = pytest.mark.skipif(not search.has_faiss(), reason="FAISS is not installed")
 
 
 @pytest.fixture
@@ -45,6 +47,7 @@ def clusters(rng):
 @pytest.fixture
 def forced_lists(monkeypatch):
     """The approximate search whatever the size."""
+    pytest.importorskip("faiss")
     monkeypatch.setattr(inverted, "EXACT_OPERATIONS", 0)
 
 
@@ -248,8 +251,7 @@ def test_the_same_seed_finds_the_same(clusters):
 
 
 def test_threads_are_put_back(points):
-    import faiss
-
+    faiss = pytest.importorskip("faiss")
     before = torch.get_num_threads(), faiss.omp_get_max_threads()
     for n_jobs in (1, np.int64(2), -1, None):
         for backend in BACKENDS:
@@ -339,8 +341,8 @@ def test_a_graph_is_a_value(points):
         graph.indices[0, 0] = 1
     with pytest.raises(TypeError):
         graph.settings["backend"] = "torch"
-    assert (graph.n, graph.k, graph.backend) == (400, 3, "faiss")
-    assert repr(graph) == "KNNGraph(n=400, k=3, metric='euclidean', backend='faiss', index='exact')"
+    assert (graph.n, graph.k, graph.backend) == (400, 3, BACKENDS[0])
+    assert repr(graph) == f"KNNGraph(n=400, k=3, metric='euclidean', backend={BACKENDS[0]!r}, index='exact')"
     copy = pickle.loads(pickle.dumps(graph))
     assert np.array_equal(copy.distances, graph.distances)
     assert copy.settings == graph.settings
@@ -485,3 +487,105 @@ def test_recall_on_real_data(name, metric):
     x = np.load(Path(folder) / f"{name}.npz")["X"]
     graph = KNNGraph.build(x, 15, metric=metric, random_state=0)
     assert graph.recall(sample=1000) >= 0.95
+
+
+@pytest.fixture
+def fake_gpu_faiss(monkeypatch):
+    """A FAISS that says it has GPUs, and searches for them by PyTorch."""
+    calls = []
+
+    class Faiss:
+        StandardGpuResources = object
+
+        @staticmethod
+        def get_num_gpus():
+            return 1
+
+        @staticmethod
+        def knn_gpu(resources, queries, matrix, k):
+            calls.append((len(queries), k))
+            return torch.cdist(queries, matrix).square().topk(k, largest=False)
+
+    for module in (search, knn):
+        monkeypatch.setattr(module, "has_faiss", lambda: True)
+    monkeypatch.setattr(search, "import_faiss", Faiss)
+    monkeypatch.setattr(search, "import_module", lambda name: calls.append(name))
+    for cached in (search.gpu_faiss, search._gpu_resources):
+        cached.cache_clear()
+    yield calls
+    for cached in (search.gpu_faiss, search._gpu_resources):
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("fake_gpu_faiss")
+def test_faiss_on_a_gpu_is_taken_where_it_can_search():
+    x = torch.empty(9, 3, device="meta")  # of a device that is not the CPU
+    assert [knn._chosen_backend("f", "auto", metric, x) for metric in ("euclidean", "cosine", "manhattan")] == [
+        "faiss",
+        "faiss",
+        "torch",
+    ]
+
+
+@needs_faiss
+def test_faiss_for_the_cpu_leaves_a_gpu_to_torch():
+    x = torch.empty(9, 3, device="meta")
+    assert not search.gpu_faiss()
+    assert knn._chosen_backend("f", "auto", "euclidean", x) == "torch"
+    assert knn._chosen_backend("f", "auto", "euclidean", torch.empty(9, 3)) == "faiss"
+
+
+def test_what_faiss_is_asked_on_a_gpu(points, fake_gpu_faiss):
+    from fastpdr.graph._rows import prepare
+
+    matrix = prepare("f", points, "euclidean")
+    indices, distances = search._gpu_faiss_block(matrix, matrix.matrix[:50], 7)
+    expected, _ = search._torch_block(matrix, matrix.matrix[:50], 7)
+    assert torch.equal(indices, expected)
+    assert distances.shape == (50, 7)
+    assert fake_gpu_faiss == ["faiss.contrib.torch_utils", (50, 7)]
+
+
+def test_blocks_on_a_gpu_follow_its_free_memory(monkeypatch):
+    device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
+    for free, elements in ((2**40, 2**28), (2**32, 2**32 // 40), (2**20, 2**24)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
+        assert search._block_elements(device) == pytest.approx(elements, rel=1e-6)
+    assert search._block_elements(torch.device("cpu")) == 2**24
+
+
+def test_the_search_multiplies_in_full_float32(points, monkeypatch):
+    seen = []
+    pairwise = search._pairwise
+    monkeypatch.setattr(
+        search, "_pairwise", lambda *a: seen.append(torch.backends.cuda.matmul.fp32_precision) or pairwise(*a)
+    )
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        KNNGraph.build(points, 3, backend="torch")
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    assert seen
+    assert "tf32" not in seen
+
+
+@no_gpu
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan", "chebyshev"])
+def test_a_gpu_finds_the_same(clusters, metric, close):
+    expected = KNNGraph.build(clusters, 15, metric=metric, backend="torch")
+    graph = KNNGraph.build(torch.from_numpy(clusters).cuda(), 15, metric=metric, backend="torch")
+    require_proper(graph)
+    assert graph.recall() == 1.0
+    close(graph.distances.copy(), expected.distances.copy())
+
+
+@no_gpu
+def test_close_rows_far_from_the_centre_on_a_gpu(rng):
+    x = np.concatenate([rng.standard_normal((100, 5)) * 1e-2 + 1e4, rng.standard_normal((100, 5)) * 1e-2 - 1e4])
+    x = x.astype(np.float32)
+    expected = NearestNeighbors(n_neighbors=5).fit(x.astype(float)).kneighbors()[0]
+    graph = KNNGraph.build(torch.from_numpy(x).cuda(), 5, backend="torch")
+    np.testing.assert_allclose(graph.distances, expected, rtol=1e-5)
