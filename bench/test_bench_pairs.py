@@ -72,12 +72,12 @@ class Descent:
     def epoch(self) -> None:
         """Visit as many edges as are due in one."""
         self.edges = self.pairs = self.repelling = 0
-        for rows in self.objective.epoch():
-            similarities = self.objective.similarities(rows)
-            y = self.places[rows].requires_grad_()
+        for batch in self.objective.epoch():
+            similarities = self.objective.similarities(batch)
+            y = self.places[batch.rows].requires_grad_()
             self.objective.loss(y, similarities, 1.0).backward()
             drawn = self.objective.batches.edges
-            self.places.index_add_(0, rows, y.grad, alpha=-float(drawn))  # a step of 1 for every edge
+            self.places.index_add_(0, batch.rows, y.grad, alpha=-float(drawn))  # a step of 1 for every edge
             self.edges += drawn
             self.pairs += similarities.values().numel()
             self.repelling += len(y) * (len(y) - 1)

@@ -6,6 +6,7 @@ A method adds its own parameters and says in ``_make_objective`` what a batch is
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -25,7 +26,9 @@ from fastpdr.estimators.resolve import (
     ROWS_AT_ONCE,
     as_tensor,
     draw_seed,
+    explained_memory,
     forked_generators,
+    home_of,
     measure_noise,
     place,
     principal_components,
@@ -42,6 +45,7 @@ from fastpdr.training.encoder import ACTIVATIONS
 from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import Objective
 
+LOG = logging.getLogger("fastpdr")
 HIDDEN_DIMS = (512, 512, 256, 128)
 FULLY_SCORED_ROWS, SCORED_ROWS = 10_000, 2_000
 
@@ -51,7 +55,8 @@ class Fit:
     """What the parts of one fit are made from."""
 
     X: NDArray[Any]  # [n, d] as validated
-    raw: torch.Tensor  # the same on the device
+    device: torch.device  # that trains
+    raw: torch.Tensor  # X there; it and all rows here are on the host where they do not fit
     scaling: InputScaling  # of the built-in encoder
     rows: torch.Tensor  # [n, d] float32, scaled so
     inputs: torch.Tensor  # [n, ...] float32, what the encoder to train reads: raw, the rows, or their components
@@ -59,7 +64,12 @@ class Fit:
     landmarks: Any  # likewise
     resumed: bool  # whether the map that there is is trained on
     seed: int
-    generator: torch.Generator
+    generator: torch.Generator  # where the rows are
+
+    @property
+    def searched(self) -> Any:
+        """X for a search of neighbours: on a GPU where it is there anyway."""
+        return self.raw if self.raw.is_cuda else self.X
 
 
 class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -156,17 +166,21 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         data = self._validated(X, ensure_min_samples=2, reset=start is None)
         device = resolve_device(self.device)
         seed = draw_seed(self.random_state)
-        with forked_generators(seed, device):
-            raw = as_tensor(data).to(device)
+        home = home_of(data.nbytes + 2 * 4 * data.size, device)  # as given, scaled, and perhaps as components
+        if home != device:
+            LOG.info("%s: X stays in the host's memory, of which batches are copied ahead", type(self).__name__)
+        advice = "take a smaller batch_size, narrower hidden_dims or another encoder, or device='cpu'"
+        with forked_generators(seed, device), explained_memory(type(self).__name__, data.shape, advice):
+            raw = as_tensor(data).to(home)
             own = self.encoder is not None
-            scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(device)
+            scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(home)
             rows = torch.cat([scaling(part) for part in raw.split(ROWS_AT_ONCE)])
             axes = projection_of(rows) if start is None and not own else None
             inputs = raw.float() if own else rows if axes is None else rows @ axes
-            encoder = self._make_encoder(scaling, inputs, start)
+            encoder = self._make_encoder(scaling, inputs, start, device)
             network = encoder if own else encoder[1]
-            generator = torch.Generator(device).manual_seed(seed)
-            fit = Fit(data, raw, scaling, rows, inputs, y, landmarks, start is not None, seed, generator)
+            generator = torch.Generator(home).manual_seed(seed)
+            fit = Fit(data, device, raw, scaling, rows, inputs, y, landmarks, start is not None, seed, generator)
             objective, terms = self._make_objective(fit), self._make_terms(fit)
             settings = self._make_settings(fit, objective, float(scaling.scale) if own else 1.0)
             target = self._initial_map(rows) if start is None else None
@@ -176,7 +190,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             if not own:
                 encoder[1].keep_outputs(self.n_components)
             if axes is not None:
-                encoder[1].absorb_projection(axes)
+                encoder[1].absorb_projection(axes.to(device))
         self.encoder_ = encoder.eval()
         self._keep(state, terms, fit)
         self.embedding_ = self._place(data)
@@ -286,18 +300,20 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """X as finite float32 or float64 in rows one after another, checked as scikit-learn does."""
         return np.ascontiguousarray(validate_data(self, X, dtype=_dtypes(X), **checks))
 
-    def _make_encoder(self, scaling: InputScaling, inputs: torch.Tensor, start: nn.Module | None) -> Any:
+    def _make_encoder(
+        self, scaling: InputScaling, inputs: torch.Tensor, start: nn.Module | None, device: torch.device
+    ) -> Any:
         """The network to train, on the device, which without its scaling reads the inputs."""
         if start is not None:
-            return copy.deepcopy(start).to(inputs.device)
+            return copy.deepcopy(start).to(device)
         if self.encoder is None:
             widths = [int(width) for width in self.hidden_dims]
             if any(width < 1 for width in widths):
                 raise ValueError(f"{type(self).__name__}: hidden_dims must be widths >= 1, got {self.hidden_dims!r}")
             n_outputs = self.n_components + self.extra_components
-            return build_encoder(scaling, n_outputs, widths, self.activation, inputs.shape[1]).to(inputs.device)
-        encoder = copy.deepcopy(self.encoder).to(inputs.device)
-        require_width("encoder", encoder, inputs[:2], self.n_components, type(self).__name__)
+            return build_encoder(scaling, n_outputs, widths, self.activation, inputs.shape[1]).to(device)
+        encoder = copy.deepcopy(self.encoder).to(device)
+        require_width("encoder", encoder, inputs[:2].to(device), self.n_components, type(self).__name__)
         return encoder
 
     def _make_settings(self, fit: Fit, objective: Objective, unit: float) -> TrainingSettings:
@@ -319,7 +335,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             input_noise=unit * self._noise_share * measure_noise(measured, fit.generator)
             if automatic
             else float(self.input_noise),
-            bfloat16=use_bfloat16(self.precision, fit.rows.device),
+            bfloat16=use_bfloat16(self.precision, fit.device),
         )
 
     def _batch_size(self, n: int) -> int:
@@ -358,7 +374,9 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             bar.close()
 
     def _place(self, X: NDArray[Any]) -> NDArray[np.float32]:
-        return place(self.encoder_, X, self.n_components, exact=self.encoder is None)
+        advice = "pass fewer rows at a time, or fit with device='cpu'"
+        with explained_memory(type(self).__name__, X.shape, advice):
+            return place(self.encoder_, X, self.n_components, exact=self.encoder is None)
 
 
 def _dtypes(X: object) -> list[type]:

@@ -111,7 +111,7 @@ class NeighborEmbedding(ParametricEmbedding):
             )
         self.graph_ = scipy_csr(graph)
         batches = EdgeBatches(graph.to(fit.rows.device), self._batch_size(len(fit.rows)), None, fit.seed)
-        return PairObjective(graph.to(fit.rows.device), self._curve(len(fit.rows)), batches)
+        return PairObjective(graph.to(fit.device), self._curve(len(fit.rows)), batches)
 
     def _make_terms(self, fit: Fit) -> list[nn.Module]:
         if fit.landmarks is None:
@@ -124,7 +124,7 @@ class NeighborEmbedding(ParametricEmbedding):
                 f"got shape {positions.shape}{' with infinite values' if positions.shape == shape else ''}"
             )
         compare = self.landmark_loss_fn or mean_distance
-        return [Landmarks(torch.from_numpy(positions).to(fit.rows.device), compare, self.landmark_loss_weight)]
+        return [Landmarks(torch.from_numpy(positions).to(fit.device), compare, self.landmark_loss_weight)]
 
     def _automatic_epochs(self, per_epoch: int, n: int) -> int:
         return max(1, round(STEPS["few" if n < FEW_ROWS else "more"] / per_epoch))
@@ -138,7 +138,12 @@ class NeighborEmbedding(ParametricEmbedding):
         given = given_graph(self.precomputed_knn, self.metric, type(self).__name__)
         if given is None:
             return KNNGraph.build(
-                fit.X, k, metric=self.metric, n_jobs=self.n_jobs, random_state=fit.seed, verbose=bool(self.verbose)
+                fit.searched,
+                k,
+                metric=self.metric,
+                n_jobs=self.n_jobs,
+                random_state=fit.seed,
+                verbose=bool(self.verbose),
             )
         if given.n != len(fit.X):
             raise ValueError(

@@ -15,6 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fastpdr._precision import full_float32
+
+DEVICE_SHARE = 0.6  # of a GPU's free memory that rows may take; the rest is for the graph, the network and a batch
 ROWS_AT_ONCE = 8192  # that a network is run on
 AXES_ENTRIES = 2**25  # of the rows that principal axes are taken from
 WIDE, PROJECTED_WIDTH, KEPT_VARIANCE = 200, 100, 0.85
@@ -28,12 +31,15 @@ def as_tensor(array: NDArray[Any]) -> torch.Tensor:
 
 
 def place(network: nn.Module, X: NDArray[Any], width: int, *, exact: bool = False) -> NDArray[np.float32]:
-    """Run a trained network over rows ``[m, ...]`` in blocks; ``exact`` hands float64 on instead of float32."""
+    """Run a trained network over rows ``[m, ...]`` in blocks; ``exact`` hands float64 on instead of float32.
+
+    Never in TF32 or bf16: a row's place shall depend on the row, not on the GPU.
+    """
     parameter = next(network.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
     network.eval()
     result = np.empty((len(X), width), dtype=np.float32)
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False), full_float32():
         for begin in range(0, len(X), ROWS_AT_ONCE):
             part = as_tensor(X[begin : begin + ROWS_AT_ONCE]).to(device)
             part = part if exact else part.float()
@@ -54,6 +60,23 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "meta":
         raise ValueError("device must be one that computes, got 'meta'")
     return resolved
+
+
+def home_of(bytes_needed: int, device: torch.device) -> torch.device:
+    """Where rows are kept that take so many bytes in all: on the device, or the host where they do not fit there."""
+    if device.type != "cuda" or bytes_needed <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return device
+    return torch.device("cpu")
+
+
+@contextmanager
+def explained_memory(name: str, shape: tuple[int, ...], advice: str) -> Iterator[None]:
+    """Say what to change where memory runs out; PyTorch's own message says how much was asked for."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        asked = str(error).splitlines()[0]
+        raise torch.OutOfMemoryError(f"{name}: no memory for X of shape {shape}: {advice}. ({asked})") from error
 
 
 def draw_seed(random_state: Any) -> int:

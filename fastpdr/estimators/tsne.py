@@ -56,13 +56,13 @@ class TSNE(ParametricEmbedding):
             return BatchTSNE(fit.rows, levels, self.dof, RandomBatches(n, batch_size, fit.generator))
         levels = levels or neighbor_scales(n)
         p = perplexity_affinities(self._neighbors(fit, min(n - 1, math.ceil(3 * max(levels)))), levels)
-        p = p.to(fit.rows.device)
         if n <= RANDOM_ROWS:
-            return NeighborTSNE(p, self.dof, RandomBatches(n, batch_size, fit.generator))
-        return NeighborTSNE(p, self.dof, EdgeBatches(p, batch_size, math.ceil(n / batch_size), fit.seed))
+            return NeighborTSNE(p.to(fit.device), self.dof, RandomBatches(n, batch_size, fit.generator))
+        batches = EdgeBatches(p.to(fit.rows.device), batch_size, math.ceil(n / batch_size), fit.seed)
+        return NeighborTSNE(p.to(fit.device), self.dof, batches)
 
     def _neighbors(self, fit: Fit, k: int) -> KNNGraph:
-        return KNNGraph.build(fit.X, k, n_jobs=self.n_jobs, random_state=fit.seed, verbose=bool(self.verbose))
+        return KNNGraph.build(fit.searched, k, n_jobs=self.n_jobs, random_state=fit.seed, verbose=bool(self.verbose))
 
 
 def neighbor_scales(n: int) -> list[float]:

@@ -283,8 +283,8 @@ class ParametricUMAP(NeighborEmbedding):
         start = getattr(self, "decoder_", None) if fit.resumed else self.decoder
         if start is None:
             start = build_decoder(fit.scaling, self.n_components, self.hidden_dims, self.activation)
-        decoder = copy.deepcopy(start).to(fit.rows.device)
-        require_width("decoder", decoder, fit.rows.new_zeros(2, self.n_components), d, type(self).__name__)
+        decoder = copy.deepcopy(start).to(fit.device)
+        require_width("decoder", decoder, torch.zeros(2, self.n_components, device=fit.device), d, type(self).__name__)
         return Reconstruction(
             decoder[0] if built_in else decoder,
             fit.rows if built_in else fit.raw.float(),

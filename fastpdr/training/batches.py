@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
 from fastpdr import ops
+
+DRAWN_AT_ONCE = 2**20  # rows of padded batches
+
+
+class Batch(NamedTuple):
+    """The rows of a batch, and how many of them count."""
+
+    rows: torch.Tensor  # [b] int64, the first of them distinct
+    points: torch.Tensor | None = None  # [] int64, how many of them are; the others are padding. None: all
 
 
 class RandomBatches:
@@ -21,10 +31,11 @@ class RandomBatches:
         self.n, self.generator = n, generator
         self.per_epoch = math.ceil(n / batch_size)
 
-    def epoch(self) -> Iterator[torch.Tensor]:
-        """Yield the rows of the batches of one epoch, ``[b]`` each: every row once."""
+    def epoch(self, padded: bool = False) -> Iterator[Batch]:
+        """Yield the batches of one epoch: every row once. There is no padding; where ``padded``, they say so."""
         order = torch.randperm(self.n, generator=self.generator, device=self.generator.device)
-        return iter(order.tensor_split(self.per_epoch))
+        for rows in order.tensor_split(self.per_epoch):
+            yield Batch(rows, torch.full((), len(rows), device=rows.device) if padded else None)
 
 
 class EdgeBatches:
@@ -51,10 +62,41 @@ class EdgeBatches:
         self.per_epoch = per_epoch or max(1, math.ceil(visits / self.edges))
         self.seed, self.step = seed, 0
 
-    def epoch(self) -> Iterator[torch.Tensor]:
-        """Yield the rows of the batches of one epoch, ``[b]`` each, ascending."""
-        for _ in range(self.per_epoch):
-            entries = ops.sample_edges(self.table, self.edges, seed=self.seed, step=self.step)
-            self.step += 1
-            heads = torch.searchsorted(self.indptr, entries, right=True) - 1
-            yield torch.unique(torch.cat([heads, self.indices[entries]]))
+    def epoch(self, padded: bool = False) -> Iterator[Batch]:
+        """Yield the batches of one epoch, their distinct rows ascending.
+
+        Where ``padded``, the rows that were drawn again follow as padding: all batches have one size, and nothing waits
+        for a device. Many are made at once there, since a kernel takes longer to start than to draw a batch.
+        """
+        if not padded:
+            for _ in range(self.per_epoch):
+                yield Batch(torch.unique(self._draw(1)[0]))
+            return
+        together = max(1, DRAWN_AT_ONCE // (2 * self.edges))
+        for begin in range(0, self.per_epoch, together):
+            drawn = self._draw(min(together, self.per_epoch - begin))
+            yield from map(Batch, *(part.unbind() for part in duplicates_last(drawn)))
+
+    def _draw(self, batches: int) -> torch.Tensor:
+        """The ends of the edges of so many batches, ``[batches, 2 edges]``."""
+        steps = range(self.step, self.step + batches)
+        self.step += batches
+        drawn = [ops.sample_edges(self.table, self.edges, seed=self.seed, step=step) for step in steps]
+        entries = torch.stack(drawn)
+        heads = torch.searchsorted(self.indptr, entries, right=True) - 1
+        return torch.cat([heads, self.indices[entries]], dim=1)
+
+
+def duplicates_last(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each row of rows ``[m, b]`` sorted, what repeats moved behind the distinct; and the number of these, ``[m]``.
+
+    The repeated rows keep their order, so the same draws give the same batch.
+    """
+    rows = rows.sort(dim=1).values
+    new = torch.ones_like(rows, dtype=torch.bool)
+    new[:, 1:] = rows[:, 1:] != rows[:, :-1]
+    rank = new.cumsum(1)
+    points = rank[:, -1]
+    order = torch.arange(rows.shape[1], device=rows.device)
+    places = torch.where(new, rank - 1, points[:, None] + order - rank)
+    return torch.empty_like(rows).scatter_(1, places, rows), points

@@ -1,29 +1,32 @@
-"""The loop: batch -> encoder -> op -> optimizer.
+"""The loop: the objective draws the batches of every epoch anew, a feed brings their rows, a step trains on each.
 
-The objective draws the batches of every epoch anew. Nothing is read back from the device within an epoch, except
-where landmarks ask whether a batch has any.
+On a GPU nothing is read back within an epoch, and steps are replayed from CUDA graphs (``step.py``), except where the
+loss has further terms, whose batches have sizes of their own.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-import random
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from fastpdr import _native
 from fastpdr.training.batches import RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState, run_callbacks
+from fastpdr.training.feed import feed
 from fastpdr.training.objectives import Objective
+from fastpdr.training.step import CudaGraphs, Graphs, Inputs, Noise, Phase, Recorder, Step, descend
+
+LOG = logging.getLogger("fastpdr")
 
 WARM_UP_STEPS = 50
 ANNEALED_SHARE = 0.5  # of all steps, while extra components fade away
 PRETRAINING_STEPS = 100
 FINAL_RATE = 1e-5  # of the schedules, relative to the learning rate
-NOISE_POOL = 2**22  # numbers drawn once
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ def train(
     encoder : torch.nn.Module
         ``[b, d] -> [b, c]`` with c >= n_components; further outputs fade away during the first half.
     inputs : torch.Tensor
-        ``[n, ...]`` float32, what the encoder reads.
+        ``[n, ...]`` float32, what the encoder reads; on its device, or the host where they do not fit there.
     objective, settings
         What is minimised, and how.
     generator : torch.Generator
-        Draws the noise; on the device of ``inputs``.
+        Draws the noise.
     callbacks
         Run after each epoch; a true result stops.
     terms
@@ -81,35 +84,42 @@ def train(
     FloatingPointError
         If the loss of an epoch is not finite.
     """
-    steps = settings.n_epochs * objective.per_epoch
+    device = device_of(encoder, inputs)
     networks = [encoder, *(term for term in terms if any(True for _ in term.parameters()))]
-    optimizer = make_optimizer(networks, settings, inputs.device)
-    scheduler = make_scheduler(optimizer, settings, steps)
-    noise = Noise(settings.input_noise, generator)
+    optimizer = make_optimizer(networks, settings, device)
+    noise = Noise(settings.input_noise, generator, device)
+    step = Step(
+        networks,
+        objective,
+        terms,
+        settings.n_components,
+        optimizer,
+        noise,
+        settings.clip_grad_value,
+        settings.clip_grad_norm,
+        settings.bfloat16,
+    )
+    graphs = make_graphs(device, terms)
+    objective.fixed = graphs is not None
+    run = step if graphs is None else Recorder(step, graphs, device)
+    sources = [inputs] if objective.data is None else [inputs, objective.data]
+    rate_factor = make_schedule(settings, settings.n_epochs * objective.per_epoch)
     state = TrainingState(encoder, settings.n_epochs)
+    number, steps = 0, settings.n_epochs * objective.per_epoch
     for network in networks:
         network.train()
     for epoch in range(settings.n_epochs):
         exaggeration = settings.exaggeration if epoch < settings.exaggeration_epochs else 1.0
-        total, encoded = torch.zeros((), dtype=torch.float64, device=inputs.device), 0
-        for number, rows in enumerate(objective.epoch()):
-            fade = extra_weight((epoch * objective.per_epoch + number) / steps)
-            similarities = objective.similarities(rows)
-            x = inputs[rows]
-            with autocast(inputs.device, settings.bfloat16):
-                y = encoder(noise.add(x))
-            y = y.float()
-            loss = objective.loss(fade_extra(y, settings.n_components, fade), similarities, exaggeration)
-            for term in terms:
-                loss = loss + term(rows, x, y[:, : settings.n_components])
-            update(networks, loss, optimizer, settings)
-            total += loss.detach().double() * len(rows)
-            encoded += len(rows)
-            state.learning_rate = float(scheduler.get_last_lr()[0])
-            scheduler.step()
+        for batch, (x, *data) in feed(objective.epoch(), sources, device):
+            state.learning_rate = settings.learning_rate * rate_factor(number)
+            set_rate(optimizer, state.learning_rate)
+            fade = extra_weight(number / steps)
+            step_inputs = Inputs(batch, x, data[0] if data else None, fade, noise.draw(x.numel()))
+            run(step_inputs, Phase(exaggeration, fade == 0.0))
+            number += 1
         state.epoch = epoch + 1
         state.settled = exaggeration == 1.0 and state.epoch >= settings.n_epochs * ANNEALED_SHARE
-        state.loss_history.append(float(total) / encoded)
+        state.loss_history.append(step.mean_loss())
         require_finite(state)
         if run_callbacks(callbacks, state):
             break
@@ -130,9 +140,29 @@ def pretrain(
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
     encoder.train()
     for _ in range(math.ceil(PRETRAINING_STEPS / batches.per_epoch)):
-        for rows in batches.epoch():
-            y = encoder(inputs[rows])[:, : settings.n_components]
-            update([encoder], nn.functional.mse_loss(y, target[rows]), optimizer, settings)
+        for _, (x, wanted) in feed(batches.epoch(), [inputs, target], device_of(encoder, inputs)):
+            loss = nn.functional.mse_loss(encoder(x)[:, : settings.n_components], wanted)
+            descend([encoder], loss, optimizer, settings.clip_grad_value, settings.clip_grad_norm)
+
+
+def device_of(encoder: nn.Module, inputs: torch.Tensor) -> torch.device:
+    """Where the encoder is, which need not be where its inputs are kept."""
+    return next((parameter.device for parameter in encoder.parameters()), inputs.device)
+
+
+def make_graphs(device: torch.device, terms: Sequence[nn.Module]) -> Graphs | None:
+    """What records steps, where that can be: on a GPU with compiled kernels."""
+    if device.type != "cuda":
+        return None
+    reason = ""
+    if terms:
+        reason = "further terms of the loss see batches without padding, of sizes that the host waits for"
+    elif not all("cuda" in _native.KERNELS[op] for op in ("pair_loss", "student_t_kl", "subgraph", "sample_edges")):
+        reason = "there are no compiled kernels for CUDA"
+    if reason:
+        LOG.info("the training step is not recorded in a CUDA graph, but run as it is: %s", reason)
+        return None
+    return CudaGraphs(device)
 
 
 def extra_weight(progress: float) -> float:
@@ -140,71 +170,34 @@ def extra_weight(progress: float) -> float:
     return max(0.0, 1.0 - progress / ANNEALED_SHARE)
 
 
-def fade_extra(y: torch.Tensor, n_components: int, weight: float) -> torch.Tensor:
-    """Scale the outputs beyond the first n_components, and drop them once their weight is 0."""
-    if weight == 0.0 or y.shape[1] == n_components:
-        return y[:, :n_components]
-    return torch.cat([y[:, :n_components], weight * y[:, n_components:]], dim=1)
-
-
-class Noise:
-    """Gaussian noise on the input: each step takes another stretch of one pool, since drawing is a tenth of a step."""
-
-    def __init__(self, deviation: float, generator: torch.Generator) -> None:
-        self.deviation, self.generator = deviation, generator
-        self.offsets = random.Random(generator.initial_seed())
-        self.pool = torch.empty(0)
-
-    def add(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x with noise."""
-        if self.deviation == 0.0:
-            return x
-        if x.numel() > len(self.pool) // 2:
-            self.pool = torch.empty(max(NOISE_POOL, 2 * x.numel()), device=x.device)
-            self.pool.normal_(0.0, self.deviation, generator=self.generator)
-        offset = self.offsets.randrange(len(self.pool) - x.numel() + 1)
-        return x + self.pool[offset : offset + x.numel()].view(x.shape)
-
-
-def autocast(device: torch.device, bfloat16: bool) -> AbstractContextManager[object]:
-    """bf16 matrix products in the encoder, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext()
-
-
-def update(
-    networks: Sequence[nn.Module], loss: torch.Tensor, optimizer: torch.optim.Optimizer, settings: TrainingSettings
-) -> None:
-    """One step of the optimizer; each network's gradient is clipped on its own."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    for network in networks:
-        if settings.clip_grad_value is not None:
-            nn.utils.clip_grad_value_(network.parameters(), settings.clip_grad_value)
-        if settings.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), settings.clip_grad_norm)
-    optimizer.step()
-
-
 def make_optimizer(
     networks: Sequence[nn.Module], settings: TrainingSettings, device: torch.device
 ) -> torch.optim.Optimizer:
     """The optimizer by name, fused where PyTorch has it so."""
     parameters = [parameter for network in networks for parameter in network.parameters()]
-    rate, decay = settings.learning_rate, settings.weight_decay
+    decay = settings.weight_decay
     fused = device.type in ("cpu", "cuda")
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, rate, betas=(0.9, 0.99), weight_decay=decay, fused=fused)
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, rate, betas=(0.9, 0.99), weight_decay=decay, fused=fused)
+    recorded = device.type == "cuda"  # then the rate must lie on the device, and so must what the optimizer counts
+    rate = torch.full((), settings.learning_rate, device=device) if recorded else settings.learning_rate
+    if settings.optimizer in ("adamw", "adam"):
+        adam = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        return adam(parameters, rate, betas=(0.9, 0.99), weight_decay=decay, fused=fused, capturable=recorded)
     if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, rate, weight_decay=decay)
+        return torch.optim.RMSprop(parameters, rate, weight_decay=decay, capturable=recorded)
     return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused)
 
 
-def make_scheduler(
-    optimizer: torch.optim.Optimizer, settings: TrainingSettings, steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up, then the schedule by name, per step."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step, in place where it lies on the device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def make_schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
+    """Share of the learning rate at a step: linear warm-up, then the schedule by name."""
     warm_up = min(WARM_UP_STEPS, steps // 10)
 
     def factor(step: int) -> float:
@@ -217,7 +210,7 @@ def make_scheduler(
             return max(FINAL_RATE, 1 - progress)
         return 1.0
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return factor
 
 
 def require_finite(state: TrainingState) -> None:

@@ -65,7 +65,8 @@ class Reconstruction(nn.Module):
 
     def forward(self, rows: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the weighted loss of the batch's reconstruction."""
-        return self.weight * self.compare(self.decoder(y if self.through else y.detach()), self.target[rows])
+        wanted = self.target[rows.to(self.target.device)].to(y.device)  # large ones may be in the host's memory
+        return self.weight * self.compare(self.decoder(y if self.through else y.detach()), wanted)
 
 
 class GlobalCorrelation(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from fastpdr.training.batches import EdgeBatches, RandomBatches
+from fastpdr.training.batches import EdgeBatches, RandomBatches, duplicates_last
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
 
@@ -19,22 +19,27 @@ def weighted(weights, pairs, n):
     return torch.sparse_coo_tensor(entries, values, (n, n)).coalesce().to_sparse_csr()
 
 
+def rows_of(epoch):
+    return torch.cat([batch.rows for batch in epoch])
+
+
 @pytest.mark.parametrize(("n", "batch_size", "sizes"), [(90, 40, {30}), (7, 3, {2, 3}), (5, 100, {5})])
 def test_random_batches_use_every_row_once(n, batch_size, sizes, generator):
     batches = RandomBatches(n, batch_size, generator)
     epochs = [list(batches.epoch()) for _ in range(2)]
     for epoch in epochs:
         assert len(epoch) == batches.per_epoch
-        assert {len(rows) for rows in epoch} == sizes
-        assert torch.equal(torch.cat(epoch).sort().values, torch.arange(n))
-    assert n < 6 or not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
+        assert {len(batch.rows) for batch in epoch} == sizes
+        assert all(batch.points is None for batch in epoch)
+        assert torch.equal(rows_of(epoch).sort().values, torch.arange(n))
+    assert n < 6 or not torch.equal(rows_of(epochs[0]), rows_of(epochs[1]))
 
 
 def test_edges_are_drawn_in_proportion_to_their_weights():
     pairs, weights = [(0, 1), (1, 2), (2, 3), (0, 5)], [1.0, 2.0, 4.0, 0.5]
     batches = EdgeBatches(weighted(weights, pairs, 6), 2, 500 * 32, 3)  # an edge a batch: its rows are the two ends
     seen = dict.fromkeys(pairs, 0)
-    for rows in batches.epoch():
+    for rows, _ in batches.epoch():
         assert torch.equal(rows, rows.unique())
         assert rows.shape == (2,)
         seen[tuple(rows.tolist())] += 1
@@ -54,6 +59,27 @@ def test_an_epoch_draws_every_edge_weight_over_largest_times():
 def test_draws_depend_on_the_seed_alone():
     graph = weighted([1.0] * 50, [(i, i + 1) for i in range(50)], 51)
     first, second, other = (EdgeBatches(graph, 16, 5, seed) for seed in (1, 1, 2))
-    rows = [[batch.tolist() for batch in batches.epoch()] for batches in (first, second, other)]
+    rows = [[batch.rows.tolist() for batch in batches.epoch()] for batches in (first, second, other)]
     assert rows[0] == rows[1] != rows[2]
-    assert [batch.tolist() for batch in first.epoch()] != rows[0]  # the next epoch draws anew
+    assert [batch.rows.tolist() for batch in first.epoch()] != rows[0]  # the next epoch draws anew
+
+
+@pytest.mark.parametrize("drawn_at_once", [1, 200, 2**20])
+def test_padded_batches_hold_the_same_rows_and_then_what_was_drawn_again(drawn_at_once, monkeypatch):
+    monkeypatch.setattr("fastpdr.training.batches.DRAWN_AT_ONCE", drawn_at_once)
+    graph = weighted([1.0] * 50, [(i, (3 * i + 1) % 51) for i in range(50)], 51)
+    plain, padded = EdgeBatches(graph, 64, 7, 5), EdgeBatches(graph, 64, 7, 5)
+    for _ in range(2):
+        pairs = list(zip(plain.epoch(), padded.epoch(padded=True), strict=True))
+        assert len(pairs) == 7
+        for batch, fixed in pairs:
+            assert fixed.rows.shape == (64,)
+            m = int(fixed.points)
+            assert torch.equal(fixed.rows[:m], batch.rows)
+            assert set(fixed.rows[m:].tolist()) <= set(batch.rows.tolist())
+
+
+def test_rows_that_repeat_move_behind_the_distinct_ones():
+    rows, points = duplicates_last(torch.tensor([[5, 2, 5, 5, 9, 2], [1, 2, 3, 4, 5, 6], [7, 7, 7, 7, 7, 7]]))
+    assert rows.tolist() == [[2, 5, 9, 2, 5, 5], [1, 2, 3, 4, 5, 6], [7] * 6]
+    assert points.tolist() == [3, 6, 1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastpdr import ops
-from fastpdr.training.batches import EdgeBatches, RandomBatches
+from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
 from fastpdr.training.objectives import (
     BatchTSNE,
     Curve,
@@ -65,7 +65,7 @@ def test_similarities_agree_with_scikit_learn(rng, close):
     X = rng.normal(size=(80, 7)).astype(np.float32)
     distances = ((X[:, None] - X[None]) ** 2).sum(-1).astype(np.float32)
     expected = squareform(_joint_probabilities(distances, 12.0, 0))
-    p = batch_tsne(torch.from_numpy(X), [12.0]).similarities(torch.arange(80))
+    p = batch_tsne(torch.from_numpy(X), [12.0]).similarities(Batch(torch.arange(80)), torch.from_numpy(X))
     assert torch.equal(p, p.T)
     close(p / p.sum(), torch.from_numpy(expected), 1e-4)
 
@@ -75,13 +75,13 @@ def test_graphs_give_a_batch_what_is_among_its_rows(generator, close):
     graph, rows = ring(50), torch.tensor([4, 7, 5, 30, 6])
     y = torch.randn(5, 2, generator=generator)
     edges = EdgeBatches(graph, 8, None, 0)
-    part = PairObjective(graph, Curve(1.0, 1.0, 5.0, 0.1, 5.0), edges).similarities(rows)
+    part = PairObjective(graph, Curve(1.0, 1.0, 5.0, 0.1, 5.0), edges).similarities(Batch(rows))
     assert torch.equal(part.to_dense(), graph.to_dense()[rows][:, rows])
     for objective, normalization in (
         (NeighborTSNE(graph, 1.0, RandomBatches(50, 8, generator)), "global"),
         (NeighborTSNE(graph, 1.0, edges), "row"),
     ):
-        assert torch.equal(objective.similarities(rows).to_dense(), part.to_dense())
+        assert torch.equal(objective.similarities(Batch(rows)).to_dense(), part.to_dense())
         close(objective.loss(y, part, 2.0), ops.student_t_kl(y, part, exaggeration=2.0, normalization=normalization))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from fastpdr import ops
-from fastpdr.training.batches import EdgeBatches, RandomBatches
+from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
 
 
 class Objective(ABC):
@@ -18,27 +18,40 @@ class Objective(ABC):
     ----------
     batches : RandomBatches or EdgeBatches
         Draws the rows.
+
+    Attributes
+    ----------
+    fixed : bool
+        Whether no shape may depend on what is drawn, so that nothing waits for a device and a step can be recorded.
     """
+
+    data: torch.Tensor | None = None  # [n, ...], of which similarities() is given the batch's rows
 
     def __init__(self, batches: RandomBatches | EdgeBatches) -> None:
         self.batches = batches
+        self.fixed = False
 
     @property
     def per_epoch(self) -> int:
         """Batches of an epoch."""
         return self.batches.per_epoch
 
-    def epoch(self) -> Iterator[torch.Tensor]:
-        """Draw the rows of the batches of one epoch, ``[b]`` int64 each, distinct."""
-        return self.batches.epoch()
+    def epoch(self) -> Iterator[Batch]:
+        """Draw the batches of one epoch."""
+        return self.batches.epoch(padded=self.fixed)
 
     @abstractmethod
-    def similarities(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return ``[b, b]``, what the map of a batch of rows is compared with."""
+    def similarities(self, batch: Batch, data: torch.Tensor | None) -> torch.Tensor:
+        """Return ``[b, b]``, what the map of a batch is compared with; ``data`` holds its rows of :attr:`data`."""
 
     @abstractmethod
-    def loss(self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float) -> torch.Tensor:
-        """Return the scalar loss of the map y ``[b, c]``, its attraction multiplied by the exaggeration."""
+    def loss(
+        self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float, points: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the scalar loss of the map y ``[b, c]``, its attraction multiplied by the exaggeration.
+
+        ``points`` are the batch's: padding neither attracts nor repels.
+        """
 
 
 class GraphObjective(Objective):
@@ -55,7 +68,16 @@ class GraphObjective(Objective):
     def __init__(self, graph: torch.Tensor, batches: RandomBatches | EdgeBatches) -> None:
         super().__init__(batches)
         self.graph = graph.crow_indices(), graph.col_indices(), graph.values()
+        self._capacities: dict[int, int] = {}
 
-    def similarities(self, rows: torch.Tensor) -> torch.Tensor:
+    def similarities(self, batch: Batch, data: torch.Tensor | None = None) -> torch.Tensor:
         """Return all entries of the graph among the rows, ``[b, b]`` sparse_csr; the ops normalise their sum."""
-        return ops.subgraph(*self.graph, rows)
+        capacity = self._capacity(len(batch.rows)) if self.fixed else None
+        return ops.subgraph(*self.graph, batch.rows, points=batch.points, capacity=capacity)
+
+    def _capacity(self, b: int) -> int:
+        """The most entries among b rows, never too few: those of the b longest rows, or all pairs."""
+        if b not in self._capacities:
+            degrees = self.graph[0].diff()
+            self._capacities[b] = min(b * b, int(degrees.topk(min(b, len(degrees))).values.sum()))
+        return self._capacities[b]

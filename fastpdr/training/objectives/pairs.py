@@ -45,10 +45,13 @@ class PairObjective(GraphObjective):
         super().__init__(graph, batches)
         self.settings = asdict(curve)
 
-    def loss(self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float) -> torch.Tensor:
+    def loss(
+        self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float, points: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the scalar loss of the map y ``[b, c]``; more attraction is less repulsion, times a factor."""
         repulsion = self.settings["repulsion"] / exaggeration
-        return exaggeration * ops.pair_loss(y, similarities, **{**self.settings, "repulsion": repulsion})
+        settings = {**self.settings, "repulsion": repulsion}
+        return exaggeration * ops.pair_loss(y, similarities, **settings, points=points)
 
 
 def curve_of(min_dist: float, spread: float) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from fastpdr import ops
-from fastpdr.training.batches import EdgeBatches, RandomBatches
+from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
 from fastpdr.training.objectives.base import GraphObjective, Objective
 
 SMALLEST_PERPLEXITY = 2.0  # in the batch; 4 and 8 trade local structure for global
@@ -44,7 +44,8 @@ class BatchTSNE(Objective):
         self, data: torch.Tensor, perplexities: Sequence[float] | None, dof: float, batches: RandomBatches
     ) -> None:
         super().__init__(batches)
-        self.data, self.perplexities, self.dof = data, perplexities, dof
+        self.data: torch.Tensor = data
+        self.perplexities, self.dof = perplexities, dof
 
     def perplexities_of(self, b: int) -> list[float]:
         """The perplexities that a batch of b rows is calibrated to."""
@@ -54,16 +55,18 @@ class BatchTSNE(Objective):
         smallest = min(SMALLEST_PERPLEXITY, largest)
         return sorted({min(max(k * share, min(k, smallest)), largest) for k in self.perplexities})
 
-    def similarities(self, rows: torch.Tensor) -> torch.Tensor:
+    def similarities(self, batch: Batch, data: torch.Tensor | None) -> torch.Tensor:
         """Symmetric P ``[b, b]`` of the rows; the op that reads it normalises its sum."""
-        data = self.data[rows]
+        assert data is not None
         square = data.square().sum(1)
         sqdist = torch.addmm(square[None, :], data, data.T, alpha=-2).add_(square[:, None]).clamp_min_(0)
         sqdist.fill_diagonal_(torch.inf)
-        p, _ = ops.perplexity_search(sqdist, self.perplexities_of(len(rows)))
+        p, _ = ops.perplexity_search(sqdist, self.perplexities_of(len(data)))
         return p + p.T
 
-    def loss(self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float) -> torch.Tensor:
+    def loss(
+        self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float, points: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scalar loss of the map y ``[b, c]``."""
         return ops.student_t_kl(y, similarities, dof=self.dof, exaggeration=exaggeration)
 
@@ -89,8 +92,15 @@ class NeighborTSNE(GraphObjective):
         self.dof = dof
         self.normalization = "row" if isinstance(batches, EdgeBatches) else "global"
 
-    def loss(self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float) -> torch.Tensor:
+    def loss(
+        self, y: torch.Tensor, similarities: torch.Tensor, exaggeration: float, points: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Scalar loss of the map y ``[b, c]``."""
         return ops.student_t_kl(
-            y, similarities, dof=self.dof, exaggeration=exaggeration, normalization=self.normalization
+            y,
+            similarities,
+            dof=self.dof,
+            exaggeration=exaggeration,
+            normalization=self.normalization,
+            points=points,
         )

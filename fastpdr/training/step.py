@@ -1,0 +1,309 @@
+"""One step: encoder -> op -> optimizer, run as it is, or recorded in a CUDA graph and replayed.
+
+A graph repeats what it has recorded with the addresses and numbers of then. So all that changes from step to step lies
+in tensors that stay where they are, and everything else is a reason for another recording: the number of rows, the
+exaggeration, and whether extra components are gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from fastpdr.training.batches import Batch
+from fastpdr.training.objectives import Objective
+
+LOG = logging.getLogger("fastpdr")
+NOISE_POOL = 2**22  # numbers drawn once
+WARM_UP_RUNS = 3  # steps before a recording, in which libraries and the optimizer make what they keep
+
+Number = float | torch.Tensor
+
+
+class Inputs(NamedTuple):
+    """What a step is given."""
+
+    batch: Batch
+    x: torch.Tensor  # [b, ...], the batch's rows of the input
+    data: torch.Tensor | None  # [b, ...], of the objective's data
+    fade: Number  # weight of the extra components
+    noise: int | torch.Tensor  # where in the pool the noise begins
+
+
+class Phase(NamedTuple):
+    """What stays the same for many steps."""
+
+    exaggeration: float
+    dropped: bool  # whether extra components are gone
+
+
+class Step:
+    """Runs steps and sums up their losses on the device.
+
+    Parameters
+    ----------
+    networks : sequence of torch.nn.Module
+        What is trained; each network's gradient is clipped on its own. The first is the encoder.
+    objective : Objective
+        What is minimised.
+    terms : sequence of torch.nn.Module
+        Further parts of the loss.
+    n_components : int
+        Of the map; further outputs fade away.
+    optimizer : torch.optim.Optimizer
+        Of the networks' parameters.
+    noise : Noise
+        On the input.
+    clip_grad_value, clip_grad_norm : float or None
+        Bounds of the gradient.
+    bfloat16 : bool
+        Whether the encoder multiplies in bf16.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        objective: Objective,
+        terms: Sequence[nn.Module],
+        n_components: int,
+        optimizer: torch.optim.Optimizer,
+        noise: Noise,
+        clip_grad_value: float | None,
+        clip_grad_norm: float | None,
+        bfloat16: bool,
+    ) -> None:
+        self.networks, self.objective, self.terms = networks, objective, terms
+        self.n_components, self.optimizer, self.noise = n_components, optimizer, noise
+        self.clip_grad_value, self.clip_grad_norm, self.bfloat16 = clip_grad_value, clip_grad_norm, bfloat16
+        device = noise.device
+        self.total = torch.zeros((), dtype=torch.float64, device=device)  # of loss times rows
+        self.encoded = torch.zeros((), dtype=torch.int64, device=device)  # rows that count
+
+    def __call__(self, inputs: Inputs, phase: Phase) -> None:
+        """Train on one batch."""
+        batch, x, data, fade, noise = inputs
+        similarities = self.objective.similarities(batch, data)
+        with autocast(x.device, self.bfloat16):
+            y = self.networks[0](self.noise.add(x, noise))
+        y = y.float()
+        faded = fade_extra(y, self.n_components, None if phase.dropped else fade)
+        loss = self.objective.loss(faded, similarities, phase.exaggeration, batch.points)
+        for term in self.terms:
+            loss = loss + term(batch.rows, x, y[:, : self.n_components])
+        descend(self.networks, loss, self.optimizer, self.clip_grad_value, self.clip_grad_norm)
+        points = len(batch.rows) if batch.points is None else batch.points
+        self.total += loss.detach().double() * points
+        self.encoded += points
+
+    def mean_loss(self) -> float:
+        """The mean over the rows since the last call; waits for the device."""
+        mean = float(self.total / self.encoded)
+        self.total.zero_()
+        self.encoded.zero_()
+        return mean
+
+
+def descend(
+    networks: Sequence[nn.Module],
+    loss: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    clip_value: float | None,
+    clip_norm: float | None,
+) -> None:
+    """One step of the optimizer; each network's gradient is clipped on its own."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    for network in networks:
+        if clip_value is not None:
+            nn.utils.clip_grad_value_(network.parameters(), clip_value)
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    optimizer.step()
+
+
+class Noise:
+    """Gaussian noise on the input: each step takes another stretch of one pool, since drawing is a tenth of a step."""
+
+    def __init__(self, deviation: float, generator: torch.Generator, device: torch.device) -> None:
+        if generator.device != device:
+            generator = torch.Generator(device).manual_seed(generator.initial_seed())
+        self.deviation, self.generator, self.device = deviation, generator, device
+        self.offsets = random.Random(generator.initial_seed())
+        self.pool = torch.empty(0)
+
+    def draw(self, count: int) -> int:
+        """Where in the pool the next step's ``count`` numbers begin."""
+        if self.deviation == 0.0:
+            return 0
+        if count > len(self.pool) // 2:
+            self.pool = torch.empty(max(NOISE_POOL, 2 * count), device=self.device)
+            self.pool.normal_(0.0, self.deviation, generator=self.generator)
+        return self.offsets.randrange(len(self.pool) - count + 1)
+
+    def add(self, x: torch.Tensor, begin: int | torch.Tensor) -> torch.Tensor:
+        """Return x with the noise that begins there; a place on the device is looked up there."""
+        if self.deviation == 0.0:
+            return x
+        if isinstance(begin, torch.Tensor):
+            stretch = self.pool.unfold(0, x.numel(), 1).index_select(0, begin.view(1))
+        else:
+            stretch = self.pool[begin : begin + x.numel()]
+        return x + stretch.view(x.shape)
+
+
+def fade_extra(y: torch.Tensor, n_components: int, weight: Number | None) -> torch.Tensor:
+    """Scale the outputs beyond the first n_components, or drop them where there is no weight."""
+    if weight is None or y.shape[1] == n_components:
+        return y[:, :n_components]
+    return torch.cat([y[:, :n_components], weight * y[:, n_components:]], dim=1)
+
+
+def autocast(device: torch.device, bfloat16: bool) -> AbstractContextManager[object]:
+    """bf16 matrix products in the encoder, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext()
+
+
+class Graphs(Protocol):
+    """How work is recorded; :class:`CudaGraphs`, or a stand-in of the tests."""
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        """Run the work where it will be recorded."""
+
+    def waits(self, work: Callable[[], None]) -> str | None:
+        """Run the work and return what in it waited for the device, if anything did."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return what repeats the work, which is not run now."""
+
+
+class Recorder:
+    """Runs a step by replaying a recording of it, once there is one for the batch's shape.
+
+    The steps before a recording are steps of the training as well. What cannot be recorded runs as it is, after one
+    line in the log.
+
+    Parameters
+    ----------
+    step : Step
+        Whose inputs have shapes that do not depend on what is drawn.
+    graphs : Graphs
+        Records.
+    device : torch.device
+        Of the tensors that hold what changes.
+    """
+
+    def __init__(self, step: Step, graphs: Graphs, device: torch.device) -> None:
+        self.step, self.graphs, self.device = step, graphs, device
+        self.phase: Phase | None = None
+        self.runs: dict[int, int] = {}  # rows of a batch -> steps so far
+        self.recordings: dict[int, tuple[Inputs, Callable[[], None]]] = {}
+        self.refused = False
+
+    def __call__(self, inputs: Inputs, phase: Phase) -> None:
+        """Train on one batch."""
+        if phase != self.phase:
+            self.recordings.clear()
+            self.runs.clear()
+            self.phase = phase
+        b = len(inputs.batch.rows)
+        if self.refused:
+            self.step(inputs, phase)
+        elif b in self.recordings:
+            fill(self.recordings[b][0], inputs)
+            self.recordings[b][1]()
+        else:
+            self._without(inputs, phase, b)
+
+    def _without(self, inputs: Inputs, phase: Phase, b: int) -> None:
+        """A step for which there is no recording yet."""
+        held = hold(inputs, self.device)
+        runs = self.runs[b] = self.runs.get(b, 0) + 1
+        if runs < WARM_UP_RUNS:
+            self.graphs.warm_up(lambda: self.step(held, phase))
+        elif runs == WARM_UP_RUNS:
+            waited = self.graphs.waits(lambda: self.step(held, phase))
+            if waited:
+                self._refuse(f"it waits for the device ({waited})")
+        else:
+            try:
+                replay = self.graphs.record(lambda: self.step(held, phase))
+            except RuntimeError as error:
+                self._refuse(str(error).splitlines()[0])
+                self.step(inputs, phase)
+                return
+            self.recordings[b] = held, replay
+            replay()
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = True
+        self.recordings.clear()
+        LOG.info("the training step is not recorded in a CUDA graph, but run as it is: %s", reason)
+
+
+def hold(inputs: Inputs, device: torch.device) -> Inputs:
+    """A copy of the inputs in tensors of its own, numbers as well."""
+    batch, x, data, fade, noise = inputs
+    return Inputs(
+        Batch(batch.rows.clone(), None if batch.points is None else batch.points.clone()),
+        x.clone(),
+        None if data is None else data.clone(),
+        torch.full((), float(fade), device=device),
+        torch.full((), int(noise), dtype=torch.int64, device=device),
+    )
+
+
+def fill(held: Inputs, inputs: Inputs) -> None:
+    """Write other inputs of the same shapes into the tensors of :func:`hold`."""
+    targets = (held.batch.rows, held.batch.points, held.x, held.data)
+    for target, source in zip(targets, (inputs.batch.rows, inputs.batch.points, inputs.x, inputs.data), strict=True):
+        if target is not None and source is not None:
+            target.copy_(source)
+    for number, value in ((held.fade, inputs.fade), (held.noise, inputs.noise)):
+        number.fill_(value)  # type: ignore[union-attr]
+
+
+class CudaGraphs:
+    """Records on a stream of its own, where warm-up runs as well."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.stream = device, torch.cuda.Stream(device)
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        """Run the work on the stream, in order with that of the current one."""
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            work()
+        current.wait_stream(self.stream)
+
+    def waits(self, work: Callable[[], None]) -> str | None:
+        """Run the work and return PyTorch's first warning of a wait, if there is one."""
+        before = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                self.warm_up(work)
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        messages = [str(warning.message).splitlines()[0] for warning in caught]
+        return next((message for message in messages if "synchronizing" in message), None)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record the work in a graph."""
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
+        try:
+            # Other threads may go on, such as the one that feeds rows from the host.
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                work()
+        finally:
+            torch.cuda.set_stream(current)  # which a failed recording leaves changed
+        return graph.replay
