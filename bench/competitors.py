@@ -67,7 +67,7 @@ def make_numba_bisection() -> Any:
 def eager_student_t_kl(y: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     """The loss in the usual PyTorch: Gram distances, 1 / (1 + d), log, gradient by autograd. p sums to 1."""
     w = 1 / (1 + gram_distances(y))
-    w = w * (1 - torch.eye(len(y), dtype=y.dtype))
+    w = w * (1 - torch.eye(len(y), dtype=y.dtype, device=y.device))
     q = (w / w.sum()).clamp_min(1e-15)
     return (p * torch.log((p + 1e-15) / q)).sum()
 
@@ -77,7 +77,7 @@ def eager_student_t_kl_by_row(y: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     p = p / p.sum()
     mass = p.sum(1, keepdim=True).clamp_min(1e-15)
     w = 1 / (1 + gram_distances(y))
-    w = w * (1 - torch.eye(len(y), dtype=y.dtype))
+    w = w * (1 - torch.eye(len(y), dtype=y.dtype, device=y.device))
     q = (w / w.sum(1, keepdim=True)).clamp_min(1e-15)
     return (p * torch.log((p / mass + 1e-15) / q)).sum()
 
@@ -96,7 +96,7 @@ def eager_pair_loss(
     The diagonal is set to 1 before the power, whose slope at 0 is infinite for b < 1.
     """
     count = len(y)
-    same = torch.eye(count, dtype=torch.bool)
+    same = torch.eye(count, dtype=torch.bool, device=y.device)
     sqdist = gram_distances(y).masked_fill(same, 1.0).clamp_min(1e-12)
     attraction = (targets * torch.log1p(a * sqdist**b)).sum() / targets.sum()
     q = 1 / (1 + a * (sqdist + eps) ** b)

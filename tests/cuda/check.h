@@ -46,6 +46,10 @@ struct Counts {
 };
 inline Counts counts;
 
+// The largest relative RMS that was seen, and where: the emulator's and a GPU's stand side by side in bench/gpu.sh.
+inline double largest_error = 0.0;
+inline std::string largest_where = "nothing";
+
 inline void require(cudaError_t error, const char* what = "CUDA") {
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
@@ -107,6 +111,10 @@ template <typename A, typename B>
 void near(const std::string& what, const std::vector<A>& actual, const std::vector<B>& expected,
           double tolerance = kRelativeRms) {
   const double error = relative_rms(actual, expected);
+  if (error > largest_error) {
+    largest_error = error;
+    largest_where = what;
+  }
   expect(error <= tolerance, what + ": relative RMS " + std::to_string(error));  // NaN is wrong
 }
 
@@ -182,7 +190,8 @@ int run(F tests) {
     std::printf("STOPPED: %s\n", error.what());
     return 2;
   }
-  std::printf("%d right, %d wrong\n", counts.right, counts.wrong);
+  std::printf("%d right, %d wrong; largest relative RMS %.1e (%s)\n", counts.right, counts.wrong, largest_error,
+              largest_where.c_str());
   return counts.wrong == 0 ? 0 : 1;
 }
 

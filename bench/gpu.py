@@ -1,0 +1,346 @@
+"""What a GPU does: its own limits first, then the ops, a training step and a fit beside them; one JSON file.
+
+    python bench/gpu.py [--device cuda] [--small] [--seconds 200] [--json FILE]
+
+Times are medians between CUDA events (of a clock on the CPU, with ``--device cpu --small``, which shows that the script
+works and nothing else). Every op is compared with the CPU's first. Parts that the seconds do not suffice for are left
+out and named. ``bench/gpu.sh`` runs this among the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from competitors import eager_pair_loss, eager_student_t_kl
+from torch import nn
+
+import fastpdr
+from fastpdr import KNNGraph, ParametricUMAP, metrics, ops
+from fastpdr._precision import full_float32
+from fastpdr._sparse import csr_tensor
+from fastpdr.training.batches import EdgeBatches
+from fastpdr.training.encoder import MLP
+from fastpdr.training.feed import feed
+from fastpdr.training.objectives import Curve, PairObjective
+from fastpdr.training.step import CudaGraphs, Inputs, Noise, Phase, Recorder, Step, descend
+
+CURVE = {"a": 1.577, "b": 0.8951, "repulsion": 5.0, "eps": 1e-3}
+WIDTHS = (1024, 512, 256, 128)
+TOLERANCE = 1e-4  # of a gradient against the CPU's
+
+
+class Bench:
+    """Times functions on a device and keeps what was found."""
+
+    def __init__(self, device: str, small: bool) -> None:
+        self.device, self.small, self.found = torch.device(device), small, {}
+
+    def size(self, full: int, small: int) -> int:
+        return small if self.small else full
+
+    def milliseconds(self, function: Callable[[], Any], rounds: int = 20) -> float:
+        """Median of single calls, after three that do not count."""
+        rounds = 2 if self.small else rounds
+        for _ in range(1 if self.small else 3):
+            function()
+        if self.device.type != "cuda":
+            times = []
+            for _ in range(rounds):
+                begin = time.perf_counter()
+                function()
+                times.append(1e3 * (time.perf_counter() - begin))
+            return statistics.median(times)
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(rounds)]
+        for begin, end in events:
+            begin.record()
+            function()
+            end.record()
+        torch.cuda.synchronize()
+        return statistics.median(begin.elapsed_time(end) for begin, end in events)
+
+    def normal(self, *shape: int, seed: int = 0) -> torch.Tensor:
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
+
+    def note(self, name: str, **values: Any) -> None:
+        """Keep and print."""
+        self.found[name] = values
+        print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items() if value is not None))
+
+
+def roofline(bench: Bench) -> None:
+    """Copy bandwidth; rates of float32 and bf16 products."""
+    x = bench.normal(bench.size(2**28, 2**16))
+    y = torch.empty_like(x)
+    copied = bench.milliseconds(lambda: y.copy_(x))
+    bench.note("copy", milliseconds=copied, gigabytes_per_second=2 * 4 * x.numel() / copied / 1e6)
+    n = bench.size(8192, 128)
+    a = bench.normal(n, n)
+    with full_float32():
+        single = bench.milliseconds(lambda: a @ a)
+    half = a.bfloat16()
+    double = bench.milliseconds(lambda: half @ half)
+    for name, took in (("float32 product", single), ("bf16 product", double)):
+        bench.note(name, milliseconds=took, teraflops=2 * n**3 / took / 1e9)
+
+
+def ring(b: int, k: int, device: torch.device) -> torch.Tensor:
+    """A symmetric sparse matrix [b, b]: every row and its k nearest places in an order that is random in memory."""
+    place = torch.randperm(b, generator=torch.Generator().manual_seed(1))
+    steps = torch.cat([torch.arange(1, k // 2 + 1), -torch.arange(1, k // 2 + 1)])
+    columns = place[(place.argsort()[:, None] + steps) % b].sort(1).values
+    values = torch.full((b * 2 * (k // 2),), 1.0 / (b * k))
+    parts = torch.arange(b + 1) * 2 * (k // 2), columns.ravel(), values
+    return csr_tensor(*(part.to(device) for part in parts), b)
+
+
+def gradient(loss: Callable[..., torch.Tensor], y: torch.Tensor, *arguments: Any, **settings: Any) -> torch.Tensor:
+    y = y.detach().requires_grad_()
+    loss(y, *arguments, **settings).backward()
+    assert y.grad is not None
+    return y.grad
+
+
+def require_cpu(
+    bench: Bench, name: str, loss: Callable[..., Any], y: torch.Tensor, *rest: Any, **settings: Any
+) -> None:
+    """The gradient must be the CPU's."""
+    actual = gradient(loss, y, *rest, **settings).cpu()
+    expected = gradient(loss, y.cpu(), *(part.cpu() for part in rest), **settings)
+    error = float((actual - expected).norm() / expected.norm())
+    if not error <= TOLERANCE:
+        raise AssertionError(f"{name}: relative error {error:.2e} against the CPU")
+
+
+def losses(bench: Bench) -> None:
+    """Forward and backward: exact over all pairs, and beside eager PyTorch where that has the memory."""
+    for b in (bench.size(5000, 300), bench.size(100_000, 500)):
+        y, p = 3 * bench.normal(b, 2), ring(b, 14, bench.device)
+        pair = {**CURVE, "clip": 4.0}
+        cases = {
+            "student_t": (ops.student_t_kl, {}, eager_student_t_kl, {}),
+            "student_t by row": (ops.student_t_kl, {"normalization": "row"}, None, {}),
+            "pair_loss umap": (ops.pair_loss, pair, eager_pair_loss, CURVE),
+            "pair_loss largevis": (ops.pair_loss, {**pair, "a": 1.0, "b": 1.0, "clip": 5.0}, None, {}),
+        }
+        for name, (loss, settings, eager, eager_settings) in cases.items():
+            if b <= 5000:
+                require_cpu(bench, name, loss, y, p, **settings)
+            took = bench.milliseconds(partial(gradient, loss, y, p, **settings))
+            theirs = None
+            if eager is not None and b <= 5000:
+                theirs = bench.milliseconds(partial(gradient, eager, y, p.to_dense(), **eager_settings))
+            bench.note(
+                f"{name}, b = {b}",
+                milliseconds=took,
+                pairs_per_second=1e3 * b * b / took,
+                eager_milliseconds=theirs,
+                eager_over_ours=theirs and theirs / took,
+            )
+
+
+def dense_loss(bench: Bench) -> None:
+    """A batch with similarities of its own."""
+    for b in (bench.size(512, 64), bench.size(5000, 128)):
+        y, p = 3 * bench.normal(b, 2), bench.normal(b, b).abs().fill_diagonal_(0)
+        p = (p + p.T) / (p + p.T).sum()
+        require_cpu(bench, "student_t dense", ops.student_t_kl, y, p)
+        took = bench.milliseconds(partial(gradient, ops.student_t_kl, y, p))
+        theirs = bench.milliseconds(partial(gradient, eager_student_t_kl, y, p))
+        bench.note(
+            f"student_t dense, b = {b}", milliseconds=took, eager_milliseconds=theirs, eager_over_ours=theirs / took
+        )
+
+
+def rows(bench: Bench) -> None:
+    """What is done once for a graph, and what for every batch."""
+    n, k = bench.size(1_000_000, 2000), 90
+    sqdist = bench.normal(n, k).square().sort(1).values
+    for levels in ([30.0], [2.0**h for h in range(1, 7)]):
+        took = bench.milliseconds(partial(ops.perplexity_search, sqdist, levels), 5)
+        bench.note(f"perplexity_search {n} x {k}, {len(levels)} of them", milliseconds=took)
+    near = sqdist[:, :14].contiguous()
+    bench.note(f"fuzzy_weights {n} x 14", milliseconds=bench.milliseconds(lambda: ops.fuzzy_weights(near), 5))
+    graph = ring(n, 14, bench.device)
+    parts = graph.crow_indices(), graph.col_indices(), graph.values()
+    b = min(n, 4096)
+    batch = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:b].to(bench.device)
+    number = torch.full((), b, device=bench.device)
+    took = bench.milliseconds(lambda: ops.subgraph(*parts, batch, points=number, capacity=14 * b))
+    bench.note(f"subgraph of {b} rows of {n}", milliseconds=took)
+    table = ops.alias_table(graph.values())
+    took = bench.milliseconds(lambda: ops.sample_edges(table, 2**20, seed=0, step=0))
+    bench.note("sample_edges, 2^20", milliseconds=took)
+
+
+def step(bench: Bench) -> None:
+    """A training step of the whole loop beside the network's own forward, backward and optimizer, both in a graph."""
+    n, d, b = bench.size(70_000, 1000), 784, bench.size(4096, 128)
+    widths = WIDTHS if not bench.small else (32,)
+    x, graph = bench.normal(n, d), ring(n, 14, bench.device)
+    curve = Curve(**CURVE, clip=4.0)
+    recorded = bench.device.type == "cuda"
+
+    def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        network = MLP(d, 2, widths, "gelu").to(bench.device)
+        rate = torch.full((), 1e-3, device=bench.device) if recorded else 1e-3
+        adam = torch.optim.AdamW(network.parameters(), rate, fused=True, capturable=recorded)
+        return network, adam
+
+    for bfloat16 in (True, False):
+        network, optimizer = network_and_optimizer()
+        objective = PairObjective(graph, curve, EdgeBatches(graph, b, bench.size(200, 5), 0))
+        objective.fixed = True
+        noise = Noise(0.1, torch.Generator(bench.device).manual_seed(0), bench.device)
+        ours = Step([network], objective, [], 2, optimizer, noise, None, None, bfloat16)
+        run = Recorder(ours, CudaGraphs(bench.device), bench.device) if recorded else ours
+
+        took = bench.milliseconds(partial(epoch, run, objective, noise, x), 3) / objective.per_epoch
+        assert bool(ours.total.isfinite()), "the loss is not finite"
+        assert not (recorded and run.refused), "the step was not recorded"
+
+        network, optimizer = network_and_optimizer()
+        batch = x[:b].clone()
+
+        alone = partial(network_step, network, optimizer, batch, bfloat16)
+        if recorded:
+            graphs = CudaGraphs(bench.device)
+            for _ in range(3):
+                graphs.warm_up(alone)
+            alone = graphs.record(alone)
+        network_took = bench.milliseconds(alone, 50)
+        bench.note(
+            f"step, B = {b}, {'bf16' if bfloat16 else 'float32'}",
+            milliseconds=took,
+            network_alone_milliseconds=network_took,
+            ours_over_network=took / network_took,
+            rows_per_second=1e3 * b / took,
+        )
+    eager_step(bench, x, b)
+
+
+def epoch(run: Any, objective: PairObjective, noise: Noise, x: torch.Tensor) -> None:
+    """What the loop does in an epoch, without the schedule of the learning rate."""
+    for batch, (part,) in feed(objective.epoch(), [x], x.device):
+        run(Inputs(batch, part, None, 1.0, noise.draw(part.numel())), Phase(1.0, True))
+
+
+def network_step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor, bfloat16: bool) -> None:
+    """The network's forward and backward pass under a loss that costs nothing, and the optimizer."""
+    with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        y = network(batch)
+    descend([network], y.float().square().mean(), optimizer, None, None)
+
+
+def eager_step(bench: Bench, x: torch.Tensor, b: int) -> None:
+    """Plain eager training on batches of 256 rows, as the packages of today do it."""
+    size = min(256, len(x))
+    torch.manual_seed(0)
+    network = MLP(x.shape[1], 2, WIDTHS if not bench.small else (32,), "gelu").to(bench.device)
+    optimizer = torch.optim.Adam(network.parameters())
+
+    def one() -> None:
+        part = x[torch.randint(len(x), (size,), device=bench.device)]
+        p = torch.softmax(-torch.cdist(part, part).square() / 2, 1)
+        loss = eager_student_t_kl(network(part), p / p.sum())
+        descend([network], loss, optimizer, None, None)
+
+    took = bench.milliseconds(one, 50)
+    bench.note(f"eager step, B = {size}", milliseconds=took, rows_per_second=1e3 * size / took)
+
+
+def fit(bench: Bench) -> None:
+    """A whole fit: neighbours, similarities, training to the default epochs, the map."""
+    from sklearn.datasets import make_blobs
+
+    n = bench.size(1_000_000, 600)
+    X = make_blobs(n, 50, centers=20, random_state=0)[0].astype(np.float32)
+    begin = time.perf_counter()
+    graph = KNNGraph.build(torch.from_numpy(X).to(bench.device), 14, backend="torch")
+    searched = time.perf_counter() - begin
+    recall = graph.recall(sample=200)
+    begin = time.perf_counter()
+    umap = ParametricUMAP(device=str(bench.device), random_state=0, n_epochs=1 if bench.small else None).fit(X)
+    total = time.perf_counter() - begin
+    sample = min(n, 2000)
+    quality = metrics.trustworthiness(X[:20_000], umap.embedding_[:20_000], n_neighbors=12, sample=sample)
+    bench.note(
+        f"fit {n} x 50",
+        seconds=total,
+        neighbours_seconds=searched,
+        recall=recall,
+        trustworthiness=quality,
+        epochs=umap.n_iter_,
+    )
+
+
+def torchdr(bench: Bench) -> None:
+    """The peer on the same data, where it is installed."""
+    try:
+        from torchdr import UMAP
+    except ImportError:
+        print("torchdr is not installed: left out")
+        return
+    from sklearn.datasets import make_blobs
+
+    n = bench.size(100_000, 600)
+    X = make_blobs(n, 50, centers=20, random_state=0)[0].astype(np.float32)
+    for name, make in (
+        ("torchdr UMAP", lambda: UMAP(n_neighbors=15, device=str(bench.device)).fit_transform(X)),
+        ("ParametricUMAP", lambda: ParametricUMAP(device=str(bench.device), random_state=0).fit_transform(X)),
+    ):
+        begin = time.perf_counter()
+        Z = np.asarray(make())
+        took = time.perf_counter() - begin
+        quality = metrics.trustworthiness(X[:20_000], Z[:20_000], n_neighbors=12, sample=min(n, 2000))
+        bench.note(f"{name}, {n} x 50", seconds=took, trustworthiness=quality)
+
+
+PARTS = (roofline, losses, dense_loss, rows, step, fit, torchdr)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--seconds", type=float, default=200.0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("bench/gpu.py needs a GPU that PyTorch sees; --device cpu --small tries the script itself")
+        return 2
+    bench, failures, begin = Bench(arguments.device, arguments.small), {}, time.perf_counter()
+    machine = {
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+        "cuda": torch.version.cuda,
+        "small": arguments.small,
+        "build": fastpdr.build_info(),
+    }
+    for part in PARTS:
+        if time.perf_counter() - begin > arguments.seconds:
+            failures[part.__name__] = "left out: no time"
+        else:
+            try:
+                part(bench)
+            except Exception as error:
+                failures[part.__name__] = f"{type(error).__name__}: {error}"
+        if part.__name__ in failures:
+            print(f"{part.__name__}: {failures[part.__name__]}")
+        if arguments.json:  # after each part, so that what was found is kept
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            record = {"machine": machine, "results": bench.found, "failures": failures}
+            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 1 if any(not reason.startswith("left out") for reason in failures.values()) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
