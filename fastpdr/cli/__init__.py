@@ -113,23 +113,22 @@ def _fit(
 ) -> None:
     """Learn a map of DATA and write it to a folder.
 
-    DATA is a .npy, .npz, .csv or .parquet file of numbers, one row per sample, or the built-in set: digits.  The
-    folder gets the model, the map of DATA, a picture of it and metrics.json.  Labels colour the picture and judge the
-    map; no method learns from them here.
+    DATA is a .npy, .npz, .csv, .tsv, .parquet, .json or .h5ad file of numbers, one row per sample, a folder of .npy
+    files, or the built-in set: digits.  The folder gets the model, the map of DATA, a picture of it and metrics.json.
+    Labels colour the picture and judge the map; no method learns from them here.
     """
-    from fastpdr.cli import data
+    from fastpdr.cli import data, formats
     from fastpdr.cli.fit import run
-    from fastpdr.cli.output import writable_folder
+    from fastpdr.cli.output import refuse_used_folder
 
     _refuse_other_options(method, parameters)
-    _refuse_used_folder(output, overwrite)
+    refuse_used_folder(output, overwrite, "--output")
     if file_format != "npy":
-        data.require_pandas("writing", f".{file_format}")
+        formats.require("writing", f".{file_format}")
     table = data.read(source, labels)
     given = {name: value for name, value in parameters.items() if value is not None}
     estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet)
-    with writable_folder(output):
-        run(table, estimator, output, f".{file_format}", overwrite=overwrite, quiet=quiet)
+    run(table, estimator, output, f".{file_format}", quiet=quiet)
 
 
 def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:
@@ -137,16 +136,6 @@ def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:
         if parameters[name] is not None and method not in methods:
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"{option} is for --method {' and '.join(methods)}, not for {method}")
-
-
-def _refuse_used_folder(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise click.UsageError(f"--output {folder} is not a folder")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise click.UsageError(f"--output {folder} is not empty; --overwrite replaces what fit wrote there")
-    # Saving would refuse it too, but only after the training.
-    if (folder / "model").exists() and not (folder / "model" / "config.json").is_file():
-        raise click.UsageError(f"--output {folder} holds a model that fastpdr did not write; move it away first")
 
 
 @main.command("transform")
