@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         ParametricTSNE,
         ParametricUMAP,
         load,
+        load_label_encoder,
+        save,
     )
     from fastpdr.graph import KNNGraph
 
@@ -39,10 +41,12 @@ __all__ = [
     "build_info",
     "graph",
     "load",
+    "load_label_encoder",
     "metrics",
     "ops",
     "plotting",
     "reference",
+    "save",
 ]
 
 _MODULES = ("graph", "metrics", "plotting")

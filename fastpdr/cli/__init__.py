@@ -1,4 +1,4 @@
-"""The command line: fit, transform, demo, info.
+"""The command line: fit, train, pipeline, transform, demo, info.
 
 Commands import what they need when they run, so that --help answers at once.  Bad input ends with exit code 2, a
 failure on the way with 1; either way with one line that begins with "Error:", unless --debug asks for the traceback.
@@ -7,6 +7,8 @@ failure on the way with 1; either way with one line that begins with "Error:", u
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,23 +115,22 @@ def _fit(
 ) -> None:
     """Learn a map of DATA and write it to a folder.
 
-    DATA is a .npy, .npz, .csv or .parquet file of numbers, one row per sample, or the built-in set: digits.  The
-    folder gets the model, the map of DATA, a picture of it and metrics.json.  Labels colour the picture and judge the
-    map; no method learns from them here.
+    DATA is a .npy, .npz, .csv, .tsv, .parquet, .json or .h5ad file of numbers, one row per sample, a folder of .npy
+    files, or the built-in set: digits.  The folder gets the model, the map of DATA, a picture of it and metrics.json.
+    Labels colour the picture and judge the map; no method learns from them here.
     """
-    from fastpdr.cli import data
+    from fastpdr.cli import data, formats
     from fastpdr.cli.fit import run
-    from fastpdr.cli.output import writable_folder
+    from fastpdr.cli.output import refuse_used_folder
 
     _refuse_other_options(method, parameters)
-    _refuse_used_folder(output, overwrite)
+    refuse_used_folder(output, overwrite, "--output")
     if file_format != "npy":
-        data.require_pandas("writing", f".{file_format}")
+        formats.require("writing", f".{file_format}")
     table = data.read(source, labels)
     given = {name: value for name, value in parameters.items() if value is not None}
     estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet)
-    with writable_folder(output):
-        run(table, estimator, output, f".{file_format}", overwrite=overwrite, quiet=quiet)
+    run(table, estimator, output, f".{file_format}", quiet=quiet)
 
 
 def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:
@@ -139,14 +140,60 @@ def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:
             raise click.UsageError(f"{option} is for --method {' and '.join(methods)}, not for {method}")
 
 
-def _refuse_used_folder(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise click.UsageError(f"--output {folder} is not a folder")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise click.UsageError(f"--output {folder} is not empty; --overwrite replaces what fit wrote there")
-    # Saving would refuse it too, but only after the training.
-    if (folder / "model").exists() and not (folder / "model" / "config.json").is_file():
-        raise click.UsageError(f"--output {folder} holds a model that fastpdr did not write; move it away first")
+def _config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that train and pipeline share."""
+    options = [
+        click.option(
+            "--config",
+            "path",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="YAML; without one all settings have their defaults.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), help="Random seed, in place of the config's."),
+        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As in model.n_epochs=50."),
+        click.option("--print-config", is_flag=True, help="Print all settings as they result, and stop."),
+        click.option("--overwrite", is_flag=True, help="Replace older results."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command("train")
+@_config_options
+def _train(path: Path | None, seed: int | None, settings: tuple[str, ...], print_config: bool, overwrite: bool) -> None:
+    """Learn a map as a YAML file says: data, preprocessing, model and output.
+
+    What the file leaves out has a default. The folder output.model_dir/output.model_name gets the model with its
+    preprocessing, the map, a picture of it, metrics.json, and train.yml with all settings.
+    """
+    _run_config("train", path, seed, settings, print_config, overwrite)
+
+
+@main.command("pipeline")
+@_config_options
+def _pipeline(
+    path: Path | None, seed: int | None, settings: tuple[str, ...], print_config: bool, overwrite: bool
+) -> None:
+    """Learn scaler and map as one scikit-learn pipeline, as a YAML file says.
+
+    Its sections are data, preprocessing, algorithm and output; what it leaves out has a default. A model_path that
+    ends in .joblib or .pkl asks for a joblib file in place of a folder for fastpdr.load.
+    """
+    _run_config("pipeline", path, seed, settings, print_config, overwrite)
+
+
+def _run_config(
+    command: str, path: Path | None, seed: int | None, settings: Sequence[str], print_config: bool, overwrite: bool
+) -> None:
+    from fastpdr.cli import config as configs
+
+    config = configs.load(path, command, settings, seed)
+    if print_config:
+        click.echo(configs.dump(config), nl=False)
+        return
+    import_module(f"fastpdr.cli.{command}").run(config, overwrite=overwrite)
 
 
 @main.command("transform")

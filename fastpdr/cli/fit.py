@@ -1,37 +1,87 @@
-"""fastpdr fit: train a map on a table and write all there is to know about it into a folder."""
+"""fastpdr fit: train a map on a table and write all there is to know about it into a folder.
+
+fastpdr train does the same with what its config says.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from numpy.typing import NDArray
 
 from fastpdr.cli import data, output
 
 EVALUATED_NEIGHBORS, LABEL_NEIGHBORS = 12, 7
 FEWEST_ROWS = 3  # that can be judged
+CONFIG = "train.yml"
+PARTS = {*(f"embedding{suffix}" for suffix in data.MAP_SUFFIXES), "labels.npy", "metrics.json", "map.png", CONFIG}
 
 
-def run(table: data.Table, estimator: Any, folder: Path, suffix: str, *, overwrite: bool, quiet: bool) -> None:
+@dataclass(frozen=True)
+class Learnt:
+    """A table and what was made of it."""
+
+    table: data.Table
+    model: Any  # an estimator, or a pipeline that ends with one
+    Z: NDArray  # [n, c]
+    seconds: float
+    scores: dict[str, float]
+
+    @property
+    def estimator(self) -> Any:
+        """The map itself, without the steps before it."""
+        return self.model.steps[-1][1] if hasattr(self.model, "steps") else self.model
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The scores, and how they came about."""
+        return self.scores | {
+            "training_time_seconds": self.seconds,
+            "final_loss": float(self.estimator.loss_history_[-1]),
+            "n_epochs": int(self.estimator.n_iter_),
+            "n_samples": self.table.X.shape[0],
+            "n_features": self.table.X.shape[1],
+            "n_components": self.Z.shape[1],
+            "method": type(self.estimator).__name__,
+            "label_column": self.table.label_column,
+            "versions": output.versions(),
+        }
+
+
+def run(
+    table: data.Table,
+    model: Any,
+    folder: Path,
+    suffix: str,
+    *,
+    quiet: bool = False,
+    without: Collection[str] = (),
+    config: str | None = None,
+) -> None:
     """Train, judge, write, report.
 
     Parameters
     ----------
     table : Table
         The rows [n, d] and perhaps labels.
-    estimator : fastpdr estimator
+    model : fastpdr estimator or sklearn.pipeline.Pipeline
         Not yet fitted.
     folder : Path
-        Exists and can be written; gets model/, embedding, metrics.json and map.png.
+        Gets model/, embedding, metrics.json and map.png, all of them or none; what it holds of them is replaced.
     suffix : str
         Format of the embedding: .npy, .csv or .parquet.
-    overwrite : bool
-        Whether an older model in the folder may be replaced.
     quiet : bool
         Whether to print nothing.
+    without : collection of {"embedding", "metrics", "preprocessing"}
+        What not to write.
+    config : str, optional
+        Text of the config, written as well.
 
     Raises
     ------
@@ -42,32 +92,63 @@ def run(table: data.Table, estimator: Any, folder: Path, suffix: str, *, overwri
     OSError
         A file cannot be written.
     """
+    with output.filled_folder(folder, PARTS) as aside:
+        learnt = learn(table, model, judged="metrics" not in without)
+        written = {"model/": f"places new rows: fastpdr transform {folder} NEW -o OUT"}
+        save_model(learnt.estimator if "preprocessing" in without else model, table, aside / "model")
+        if "embedding" not in without:
+            written |= _write_embedding(aside, suffix, learnt)
+        if "metrics" not in without:
+            output.write_json(aside / "metrics.json", learnt.facts)
+            written["metrics.json"] = "these figures and the versions"
+        if config is not None:
+            (aside / CONFIG).write_text(config, encoding="utf-8")
+            written[CONFIG] = f"all settings: fastpdr train --config {folder / CONFIG}"
+        written["map.png"] = _draw(aside / "map.png", learnt.Z, table.labels, type(learnt.estimator).__name__)
+    if not quiet:
+        _report(learnt, folder, written)
+
+
+def learn(table: data.Table, model: Any, *, judged: bool = True) -> Learnt:
+    """Train, and judge the map.
+
+    The measure is the data as it was scaled; before PCA, which is part of what is judged.
+    """
     if len(table.X) < FEWEST_ROWS:
         raise ValueError(f"the data must have at least {FEWEST_ROWS} rows, got {len(table.X)}")
+    data.require_finite(table)
     start = time.perf_counter()
-    Z = estimator.fit_transform(table.rows)
+    Z = model.fit_transform(table.rows)
     seconds = time.perf_counter() - start
-    metrics = _scores(table, Z)
-    estimator.save(folder / "model", overwrite=overwrite)
-    written = {"model/": f"places new rows: fastpdr transform {folder} NEW -o OUT"}
-    _write_embedding(folder, suffix, Z, table.labels)
-    written[f"embedding{suffix}"] = f"the map, {Z.shape[0]} x {Z.shape[1]}"
-    output.write_json(folder / "metrics.json", metrics | _facts(table, estimator, seconds))
-    written["metrics.json"] = "these figures and the versions"
-    written["map.png"] = _draw(folder / "map.png", Z, table.labels, type(estimator).__name__)
-    if not quiet:
-        _report(table, estimator, folder, metrics, seconds, written)
+    scaler = getattr(model, "named_steps", {}).get("scaler")
+    X = table.X if scaler is None else scaler.transform(table.rows)
+    return Learnt(table, model, Z, seconds, _scores(X, Z, classes_of(table)) if judged else {})
 
 
-def _scores(table: data.Table, Z: NDArray) -> dict[str, float]:
-    from fastpdr.metrics import evaluate
+def save_model(model: Any, table: data.Table, path: Path) -> None:
+    """Save a model with the encoder of the labels."""
+    from sklearn.preprocessing import LabelEncoder
+
+    import fastpdr
+
+    classes = classes_of(table)
+    encoder = None if classes is None else LabelEncoder().fit(classes)
+    fastpdr.save(model, path, overwrite=True, label_encoder=encoder, label_column=table.label_column)
+
+
+def classes_of(table: data.Table) -> NDArray | None:
+    """Return the labels if they are classes: there is no vote among values on a scale."""
     from fastpdr.plotting import is_continuous
 
+    return None if table.labels is None or is_continuous(table.labels) else table.labels
+
+
+def _scores(X: NDArray, Z: NDArray, classes: NDArray | None) -> dict[str, float]:
+    from fastpdr.metrics import evaluate
+
     n = len(Z)
-    # Values on a scale are no classes: there is no accuracy of a vote among them.
-    classes = None if table.labels is None or is_continuous(table.labels) else table.labels
     return evaluate(
-        table.X,
+        X,
         Z,
         classes,
         n_neighbors=max(1, min(EVALUATED_NEIGHBORS, (n - 1) // 2)),
@@ -75,32 +156,20 @@ def _scores(table: data.Table, Z: NDArray) -> dict[str, float]:
     )
 
 
-def _facts(table: data.Table, estimator: Any, seconds: float) -> dict[str, Any]:
-    return {
-        "training_time_seconds": seconds,
-        "final_loss": float(estimator.loss_history_[-1]),
-        "n_epochs": int(estimator.n_iter_),
-        "n_samples": table.X.shape[0],
-        "n_features": table.X.shape[1],
-        "method": type(estimator).__name__,
-        "label_column": table.label_column,
-        "versions": output.versions(),
-    }
-
-
-def _write_embedding(folder: Path, suffix: str, Z: NDArray, labels: NDArray | None) -> None:
-    data.write_map(folder / f"embedding{suffix}", Z, labels)
-    # An older run's map in another format would contradict the new model.
-    for other in data.MAP_SUFFIXES:
-        if other != suffix:
-            (folder / f"embedding{other}").unlink(missing_ok=True)
+def _write_embedding(folder: Path, suffix: str, learnt: Learnt) -> dict[str, str]:
+    Z, classes = learnt.Z, classes_of(learnt.table)
+    data.write_map(folder / f"embedding{suffix}", Z, learnt.table.labels)
+    written = {f"embedding{suffix}": f"the map, {Z.shape[0]} x {Z.shape[1]}"}
+    if suffix == ".npy" and classes is not None:
+        np.save(folder / "labels.npy", np.unique(classes, return_inverse=True)[1].reshape(-1))
+        written["labels.npy"] = "codes of the labels: fastpdr.load_label_encoder reads what they mean"
+    return written
 
 
 def _draw(path: Path, Z: NDArray, labels: NDArray | None, title: str) -> str:
     """Draw the map if that is possible; returns what to say about it."""
     from fastpdr import plotting
 
-    path.unlink(missing_ok=True)
     if Z.shape[1] < 2:
         return "not drawn: a map needs two components"
     try:
@@ -111,17 +180,10 @@ def _draw(path: Path, Z: NDArray, labels: NDArray | None, title: str) -> str:
     return "the map as a picture" + (", its first two components" if Z.shape[1] > 2 else "")
 
 
-def _report(
-    table: data.Table,
-    estimator: Any,
-    folder: Path,
-    metrics: dict[str, float],
-    seconds: float,
-    written: dict[str, str],
-) -> None:
-    n, d = table.X.shape
-    click.echo(f"{type(estimator).__name__}: {n} rows of {d} columns in {seconds:.1f} s\n")
-    figures = metrics | {"final loss": float(estimator.loss_history_[-1])}
+def _report(learnt: Learnt, folder: Path, written: dict[str, str]) -> None:
+    n, d = learnt.table.X.shape
+    click.echo(f"{type(learnt.estimator).__name__}: {n} rows of {d} columns in {learnt.seconds:.1f} s\n")
+    figures = learnt.scores | {"final loss": learnt.facts["final_loss"]}
     click.echo(output.aligned([(name.replace("_", " "), f"{value:.4f}") for name, value in figures.items()]))
     click.echo(f"\nIn {folder}:")
     click.echo(output.aligned(list(written.items())))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 @contextmanager
 def writable_folder(folder: Path) -> Iterator[None]:
     """Make the folder and prove that it can be written, before hours of work; after an error leave no empty one."""
-    is_new = not folder.exists()
+    new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with written_aside(folder / ".probe") as probe:
@@ -34,10 +36,46 @@ def writable_folder(folder: Path) -> Iterator[None]:
         (folder / ".probe").unlink()
         yield
     except BaseException:
-        if is_new:
+        for made in new:
             with suppress(OSError):
-                folder.rmdir()
+                made.rmdir()
         raise
+
+
+@contextmanager
+def filled_folder(folder: Path, own: Collection[str]) -> Iterator[Path]:
+    """Yield an empty folder to write into; its entries take their places in `folder` when the block ends without error.
+
+    Entries of the names in `own` that were not written this time are removed: they would contradict the new ones.
+    """
+    from fastpdr.estimators.saving import replace_folder
+
+    with writable_folder(folder):
+        aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=folder))
+        try:
+            yield aside
+            written = list(aside.iterdir())
+            for entry in written:
+                (replace_folder if entry.is_dir() else os.replace)(entry, folder / entry.name)
+            for name in set(own) - {entry.name for entry in written}:
+                (folder / name).unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def refuse_used_folder(folder: Path, overwrite: bool, argument: str) -> None:
+    """Raise before any work where its results could not be written at the end."""
+    from fastpdr.estimators.saving import check_target
+
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{argument} {folder} is not a folder")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise ValueError(f"{argument} {folder} is not empty; --overwrite replaces what fastpdr wrote there")
+    try:
+        check_target(folder / "model", overwrite=overwrite)
+    except FileExistsError as error:
+        message = f"{argument} {folder} holds a model folder that fastpdr did not write; move it away first ({error})"
+        raise ValueError(message) from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

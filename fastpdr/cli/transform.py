@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import click
 from numpy.typing import NDArray
 
-from fastpdr.cli import data
+from fastpdr.cli import data, formats
 from fastpdr.cli.output import writable_folder
 
 
@@ -37,9 +36,9 @@ def run(folder: Path, source: str, path: Path) -> None:
     if path.suffix not in data.MAP_SUFFIXES:
         raise ValueError(f"--output {path}: the suffix must be one of {', '.join(data.MAP_SUFFIXES)}")
     if path.suffix != ".npy":
-        data.require_pandas("writing", path.suffix)
+        formats.require("writing", path.suffix)
     model_folder = _model_folder(folder)
-    table = data.read(source, optional_label=_label_column(folder))
+    table = data.read(source, _label_column(model_folder), labels_optional=True)
     estimator = fastpdr.load(model_folder)
     n, d = table.X.shape
     if d != estimator.n_features_in_:
@@ -67,7 +66,8 @@ def _model_folder(folder: Path) -> Path:
     raise ValueError(f"{folder} holds no model: expected config.json in it or in its folder model")
 
 
-def _label_column(folder: Path) -> str | None:
-    """Return the column that fit took as labels; a model on its own does not know it."""
-    facts = folder / "metrics.json"
-    return json.loads(facts.read_text(encoding="utf-8")).get("label_column") if facts.is_file() else None
+def _label_column(model_folder: Path) -> str | None:
+    """Return the column that held the labels of the training rows."""
+    from fastpdr.estimators.saving import read_config
+
+    return (read_config(model_folder).get("labels") or {}).get("column")

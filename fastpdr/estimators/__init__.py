@@ -1,8 +1,16 @@
 """scikit-learn estimators that learn a map, and the folder they are saved in."""
 
 from fastpdr.estimators.largevis import ParametricLargeVis
-from fastpdr.estimators.saving import load
+from fastpdr.estimators.saving import load, load_label_encoder, save
 from fastpdr.estimators.tsne import MultiscaleParametricTSNE, ParametricTSNE
 from fastpdr.estimators.umap import ParametricUMAP
 
-__all__ = ["MultiscaleParametricTSNE", "ParametricLargeVis", "ParametricTSNE", "ParametricUMAP", "load"]
+__all__ = [
+    "MultiscaleParametricTSNE",
+    "ParametricLargeVis",
+    "ParametricTSNE",
+    "ParametricUMAP",
+    "load",
+    "load_label_encoder",
+    "save",
+]

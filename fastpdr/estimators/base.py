@@ -266,7 +266,6 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         OSError
             If it cannot be written; what was there before is left.
         """
-        check_is_fitted(self)
         save(self, path, overwrite=overwrite)
 
     def __sklearn_tags__(self) -> Any:

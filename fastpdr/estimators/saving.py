@@ -1,5 +1,5 @@
-"""The saved model: a folder with ``config.json``, ``encoder.safetensors``, and where a decoder was trained
-``decoder.safetensors``; no pickle, no training data.
+"""The saved model: a folder with ``config.json``, ``encoder.safetensors``, and where there are such
+``decoder.safetensors`` and ``preprocessing.safetensors``; no pickle, no training data.
 
 A folder is written aside and renamed, so that a failure leaves what was there. Numbers in the JSON round-trip exactly.
 """
@@ -11,13 +11,20 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from fastpdr.training import InputScaling, build_decoder, build_encoder
@@ -29,34 +36,92 @@ FORMAT = "fastpdr-model"
 FORMAT_VERSION = 1
 CONFIG, SUFFIX = "config.json", ".safetensors"
 NETWORKS = ("encoder", "decoder")
+PREPROCESSING = "preprocessing" + SUFFIX
+FILES = {CONFIG, PREPROCESSING, *(name + SUFFIX for name in NETWORKS)}
 FITTED = ("n_features_in_", "n_iter_", "loss_history_")
 FITTED_BY_SOME = ("_a", "_b")
 
 
-def save(estimator: ParametricEmbedding, path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """See :meth:`fastpdr.ParametricTSNE.save`."""
+def save(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    label_encoder: LabelEncoder | None = None,
+    label_column: str | None = None,
+) -> None:
+    """Save a fitted map, or a pipeline of scalers, PCA and a map, as a folder without pickle and training data.
+
+    Parameters
+    ----------
+    model : estimator or sklearn.pipeline.Pipeline
+        Steps before the map may be StandardScaler, MinMaxScaler and PCA.
+    path : path-like
+        The folder; made if missing.
+    overwrite : bool
+        Replace a model that is already there.
+    label_encoder : sklearn.preprocessing.LabelEncoder, optional
+        Of the labels of the training rows, kept for :func:`load_label_encoder`.
+    label_column : str, optional
+        The column of the training table that held them.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds something and ``overwrite`` is false, or something that is no model of ours.
+    ValueError
+        If the pipeline has other steps.
+    OSError
+        If it cannot be written; what was there before is left.
+    """
+    from fastpdr.estimators.steps import describe_steps, split
+
+    steps, name, estimator = split(model)
+    check_is_fitted(model)
     target = Path(path)
+    check_target(target, overwrite=overwrite)
+    config = describe(estimator)
+    described, arrays = describe_steps(steps)
+    if name:
+        config["pipeline"] = {"steps": described, "map": name}
+    if label_encoder is not None or label_column is not None:
+        classes = None if label_encoder is None else label_encoder.classes_.tolist()
+        config["labels"] = {"column": label_column, "classes": classes}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        write(aside, config, trained_networks(estimator), arrays)
+        replace_folder(aside, target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse to save to a file, or over what is no model, or, unless asked to, over a model."""
     if target.is_file():
         raise FileExistsError(f"save: {target} is a file, not a folder")
     if target.is_dir() and any(target.iterdir()):
         if not overwrite:
             raise FileExistsError(f"save: {target} is not empty; use overwrite=True to replace a model")
-        if not {entry.name for entry in target.iterdir()} <= {CONFIG, *(name + SUFFIX for name in NETWORKS)}:
+        if not {entry.name for entry in target.iterdir()} <= FILES:
             raise FileExistsError(f"save: {target} holds more than a model, so it is not replaced")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        (aside / CONFIG).write_text(json.dumps(describe(estimator), indent=2) + "\n", encoding="utf-8")
-        mask = current_umask()  # temporary folders and safetensors' files are closed to others
-        aside.chmod(0o777 & ~mask)
-        for name, network in trained_networks(estimator).items():
-            state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-            save_file(state, aside / (name + SUFFIX))
-            (aside / (name + SUFFIX)).chmod(0o666 & ~mask)
-        replace_folder(aside, target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+
+
+def write(
+    folder: Path, config: dict[str, Any], networks: dict[str, nn.Module], arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Write the files of a model into an empty folder."""
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name, network in networks.items():
+        state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        save_file(state, folder / (name + SUFFIX))
+    if arrays:
+        save_arrays(arrays, folder / PREPROCESSING)
+    mask = current_umask()  # temporary folders and safetensors' files are closed to others
+    folder.chmod(0o777 & ~mask)
+    for file in folder.iterdir():
+        file.chmod(0o666 & ~mask)
 
 
 def trained_networks(estimator: ParametricEmbedding) -> dict[str, nn.Module]:
@@ -97,16 +162,22 @@ def plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
-def describe(estimator: ParametricEmbedding) -> dict[str, Any]:
-    """What config.json holds; parameters that JSON has no form for are named and take their defaults on loading."""
-    from fastpdr import __version__
-
+def json_parameters(estimator: Any) -> tuple[dict[str, Any], list[str]]:
+    """The parameters that JSON has a form for, and the names of the others."""
     parameters, omitted = {}, []
     for name, value in estimator.get_params(deep=False).items():
         try:
             parameters[name] = json.loads(json.dumps(value, default=plain))
         except TypeError:
             omitted.append(name)
+    return parameters, omitted
+
+
+def describe(estimator: ParametricEmbedding) -> dict[str, Any]:
+    """What config.json holds; parameters that JSON has no form for are named and take their defaults on loading."""
+    from fastpdr import __version__
+
+    parameters, omitted = json_parameters(estimator)
     fitted = {name: getattr(estimator, name) for name in FITTED}
     fitted |= {name: getattr(estimator, name) for name in FITTED_BY_SOME if hasattr(estimator, name)}
     given = {name: getattr(estimator, name, None) for name in NETWORKS}
@@ -133,7 +204,7 @@ def load(
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
     device: str | torch.device = "auto",
-) -> ParametricEmbedding:
+) -> Any:
     """Load a saved map.
 
     Parameters
@@ -147,8 +218,8 @@ def load(
 
     Returns
     -------
-    estimator
-        Of the class that was saved; ``transform`` gives the same numbers. ``embedding_`` is not part of the folder.
+    estimator or sklearn.pipeline.Pipeline
+        What was saved; ``transform`` gives the same numbers. ``embedding_`` is not part of the folder.
 
     Raises
     ------
@@ -159,17 +230,53 @@ def load(
     """
     folder = Path(path)
     config = read_config(folder)
-    weights = {name: read_weights(folder / (name + SUFFIX)) for name in NETWORKS if name in config}
+    weights = {name: read_file(folder / (name + SUFFIX), load_file) for name in NETWORKS if name in config}
+    has_arrays = bool(config.get("pipeline", {}).get("steps"))
+    arrays = read_file(folder / PREPROCESSING, load_arrays) if has_arrays else {}
     try:
-        return restore(config, weights, {"encoder": encoder, "decoder": decoder}, device)
+        estimator = restore(config, weights, {"encoder": encoder, "decoder": decoder}, device)
+        return restore_pipeline(config["pipeline"], arrays, estimator) if "pipeline" in config else estimator
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"load: {folder / CONFIG} and the weights do not fit together ({error})") from error
 
 
-def read_weights(file: Path) -> dict[str, torch.Tensor]:
-    """Read one network's weights."""
+def load_label_encoder(path: str | os.PathLike[str]) -> LabelEncoder | None:
+    """Load the fitted encoder of the labels that was saved with a map.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder that ``save`` wrote.
+
+    Returns
+    -------
+    LabelEncoder or None
+        Its ``inverse_transform`` makes labels of codes; None where the map was saved without one.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`load`.
+    """
+    classes = (read_config(Path(path)).get("labels") or {}).get("classes")
+    if classes is None:
+        return None
+    encoder = LabelEncoder()
+    encoder.classes_ = np.asarray(classes)
+    return encoder
+
+
+def restore_pipeline(described: dict[str, Any], arrays: dict[str, NDArray[Any]], estimator: Any) -> Pipeline:
+    """Put the steps that were saved before the map."""
+    from fastpdr.estimators.steps import restore_steps
+
+    return Pipeline([*restore_steps(described["steps"], arrays), (described["map"], estimator)])
+
+
+def read_file(file: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Read a file of tensors or arrays."""
     try:
-        return load_file(file)
+        return read(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"load: {file} is missing") from None
     except SafetensorError as error:
@@ -205,11 +312,13 @@ def restore(
 ) -> ParametricEmbedding:
     """Make the estimator that config and weights describe."""
     from fastpdr import estimators
+    from fastpdr.estimators.base import ParametricEmbedding
     from fastpdr.estimators.resolve import resolve_device
 
-    if config["class"] not in estimators.__all__ or config["class"] == "load":
+    cls = getattr(estimators, config["class"]) if config["class"] in estimators.__all__ else None
+    if not isinstance(cls, type) or not issubclass(cls, ParametricEmbedding):
         raise KeyError(f"unknown class {config['class']!r}")
-    estimator = getattr(estimators, config["class"])(**config["parameters"])
+    estimator = cls(**config["parameters"])
     estimator.set_params(device=device if isinstance(device, str) else str(device))
     fitted = config["fitted"]
     for name, state in weights.items():

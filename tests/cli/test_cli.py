@@ -10,35 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from running import NAMES, D, N, X, entries, run, y
 
 import fastpdr
 from fastpdr.cli import METHODS, METRICS, data, demo, main
 from fastpdr.cli.output import writable_folder, write_json, written_aside
 
-N, D = 80, 4
-NAMES = np.array(["ant", "bee", "cat"])
 STRUCTURE = {"trustworthiness", "continuity", "neighborhood_preservation", "rnx_auc"}
 LABEL_METRICS = {"neighborhood_hit", "knn_accuracy", "silhouette"}
 PARTS = {"model", "embedding.npy", "metrics.json", "map.png"}
-
-rng = np.random.default_rng(0)
-y = rng.integers(0, 3, size=N)
-X = (rng.normal(size=(N, D)) + 3 * y[:, None]).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(*arguments, code=0):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    if code:
-        assert "Error: " in result.output
-    return " ".join(result.output.split())
 
 
 def fit(*arguments, code=0):
@@ -50,10 +36,6 @@ def frame_of(labels=None):
     if labels is not None:
         frame.insert(1, "kind", labels)
     return frame
-
-
-def entries(folder):
-    return {path.name for path in folder.iterdir()}
 
 
 @pytest.fixture
@@ -238,6 +220,7 @@ def test_overwrite_replaces_only_its_own(npy, here):
 
 def test_a_foreign_model_folder_is_refused_before_training(npy, here):
     (here / "out/model").mkdir(parents=True)
+    (here / "out/model/thesis.txt").write_text("mine")
     assert "did not write" in fit(npy, "-o", "out", "--overwrite", code=2)
 
 
@@ -319,7 +302,10 @@ def test_missing_file():
 def test_unknown_format_lists_the_known(here, name):
     (here / name).write_text("1,2\n")
     output = fit(name, "-o", "out", code=2)
-    assert "unknown format; known are .npy, .npz, .csv, .parquet files and the built-in set digits" in output
+    assert (
+        "unknown format; known are .csv, .h5ad, .json, .npy, .npz, .parquet, .pickle, .pkl, .tsv files, folders of"
+        in output
+    )
 
 
 @pytest.mark.parametrize(
@@ -370,7 +356,7 @@ def test_numpy_files_under_each_others_name(here, source, name):
 def test_columns_that_are_not_numbers_are_named(here):
     frame_of(NAMES[y]).assign(city="Lucca").to_csv("x.csv", index=False)
     output = fit("x.csv", "-o", "out", code=2)
-    assert "all columns but that of the labels (fit --labels) must be numbers; these are not: kind, city" in output
+    assert "all columns but that of the labels must be numbers; these are not: kind, city" in output
     assert "these are not: city" in fit("x.csv", "-o", "out", "--labels", "kind", code=2)
 
 
@@ -512,10 +498,12 @@ def test_bad_label_files(npy, here, name, text, message):
 
 
 def test_labels_that_do_not_exist(npy):
-    assert "--labels y.npy must be a" in fit(npy, "-o", "out", "--labels", "y.npy", code=2)
+    assert "labels y.npy is neither a column nor a file; the columns are 0, 1, 2, 3" in fit(
+        npy, "-o", "out", "--labels", "y.npy", code=2
+    )
     frame_of().to_csv("x.csv", index=False)
     output = fit("x.csv", "-o", "out", "--labels", "sort", code=2)
-    assert "--labels sort is neither a column nor a file; the columns are a, b, c, d" in output
+    assert "labels sort is neither a column nor a file; the columns are a, b, c, d" in output
 
 
 def test_long_lists_of_columns_are_cut(here):
@@ -650,7 +638,7 @@ def test_info():
 
 def test_help_and_version():
     assert fastpdr.__version__ in run("--version")
-    for command in ("fit", "transform", "demo", "info"):
+    for command in ("fit", "train", "pipeline", "transform", "demo", "info"):
         assert command in run("--help")
         assert f"Usage: main {command}" in run(command, "--help")
 

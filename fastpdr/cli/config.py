@@ -1,0 +1,339 @@
+"""The config files of fastpdr train and fastpdr pipeline: what may stand in them, and what is wrong with one.
+
+Keys are those of PyTorch multiscale parametric t-SNE's YAML files, and every parameter of the estimators under its own
+name. The section of the model is made from the signature of the estimator, so that the two cannot drift apart; ranges
+are checked by the estimator itself. A value must have the type that it should have: "50" is no number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+
+import fastpdr
+from fastpdr.cli import METHODS
+
+# Names of the earlier implementation for ours, and the widths of its three layers.
+ALIASES = {
+    "n_iter": "n_epochs",
+    "lr": "learning_rate",
+    "alpha": "dof",
+    "early_exaggeration_value": "early_exaggeration",
+    "early_stopping_epochs": "early_stopping_patience",
+    "early_stopping_min_improvement": "early_stopping_min_delta",
+}
+WIDTHS = {"nl1": 1000, "nl2": 500, "nl3": 250}
+# What YAML has no form for, or what only labels that teach would need.
+NOT_IN_FILES = {
+    "encoder", "decoder", "callbacks", "precomputed_knn", "landmark_loss_fn", "landmark_loss_weight",
+    "parametric_reconstruction_loss_fcn", "target_metric", "target_n_neighbors", "target_weight",
+}  # fmt: skip
+OTHER_TYPES: dict[str, tuple[Any, Any]] = {
+    "init": (Literal["random", "pca"], "random"),
+    "device": (str, "auto"),
+    "random_state": (Annotated[int, Field(ge=0)], 0),
+    "verbose": (bool | int, True),
+}
+FORMATS = Literal["auto", "csv", "tsv", "npy", "npz", "parquet", "json", "h5ad", "pkl"]
+
+
+class Section(BaseModel):
+    """Keys and their types; no others."""
+
+    # Older versions of pydantic keep names that begin with model_ to themselves.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Data(Section):
+    """Where the rows and the labels are."""
+
+    features: str | None = None  # a file or a folder; none is scikit-learn's digits
+    format: FORMATS = "auto"
+    array: str | None = None  # of an .npz file
+    labels: str | None = None  # a file
+    label_column: str | int | None = None
+    allow_missing_labels: bool = True
+    allow_pickle: bool = False
+
+    @model_validator(mode="after")
+    def _one_source_of_labels(self) -> Data:
+        if self.labels is not None and self.label_column is not None:
+            raise ValueError("give labels or label_column, not both")
+        return self
+
+
+class PipelineData(Data):
+    """The same, with a word for which of the two sources it is."""
+
+    source: Literal["sklearn_digits", "file"] | None = None
+
+    @model_validator(mode="after")
+    def _source_fits(self) -> PipelineData:
+        if self.source == "file" and self.features is None:
+            raise ValueError("source: file needs features, the path of the file")
+        if self.source == "sklearn_digits" and self.features is not None:
+            raise ValueError(f"source: sklearn_digits takes no features, got {self.features!r}")
+        return self
+
+
+class Preprocessing(Section):
+    """What is done to the rows before the map, in training and whenever new rows are placed."""
+
+    scaler: Literal["StandardScaler", "MinMaxScaler", "none"] | None = "StandardScaler"
+    pca: int | float | None = None  # how many components, or the share of the variance that they keep
+
+    @field_validator("pca")
+    @classmethod
+    def _components_or_share(cls, value: float | None) -> float | None:
+        if value is None or 0 < value < 1 or (isinstance(value, int) and value >= 1):
+            return value
+        raise ValueError(f"expected components >= 1 or a share of the variance between 0 and 1, got {value}")
+
+
+class TrainOutput(Section):
+    """The folder model_dir/model_name and what is written into it."""
+
+    model_dir: str = "models"
+    model_name: Annotated[str, Field(min_length=1)] = "fastpdr_model"
+    save_embeddings: bool = True
+    save_preprocessing: bool = True
+    save_metrics: bool = True
+    overwrite_existing: bool = False
+
+
+class PipelineOutput(Section):
+    """Paths of the results; .pkl and .joblib ask for a joblib file in place of our folder."""
+
+    model_path: str = "models/fastpdr_pipeline"
+    embeddings_path: str = "models/fastpdr_pipeline_embeddings.npy"
+    metrics_path: str = "models/fastpdr_pipeline_metrics.json"
+    overwrite_existing: bool = False
+
+
+class Config(BaseModel):
+    """A whole file; the section of the model is added for its method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: Any
+    preprocessing: Preprocessing = Preprocessing()
+    model: Any
+    output: Any
+
+
+SECTIONS = {"train": ("model", Data, TrainOutput), "pipeline": ("algorithm", PipelineData, PipelineOutput)}
+
+
+def load(path: Path | None, command: str, settings: Sequence[str] = (), seed: int | None = None) -> Config:
+    """Read and check a config.
+
+    Parameters
+    ----------
+    path : Path, optional
+        A YAML file; without one all is by default.
+    command : {"train", "pipeline"}
+        Which keys there are.
+    settings : sequence of str
+        key.key=value, values as in YAML, stronger than the file.
+    seed : int, optional
+        In place of the random_state of the model.
+
+    Returns
+    -------
+    Config
+        Every key with its value, those of the model under the names that the estimator has for them.
+
+    Raises
+    ------
+    ValueError
+        The file is no YAML, a key is unknown, a value has the wrong type or is out of range.
+    """
+    model_key, data_section, output_section = SECTIONS[command]
+    content = {} if path is None else _read(path)
+    try:
+        for setting in settings:
+            _set(content, setting)
+        content = {key: {} if value is None else value for key, value in content.items()}
+        given, written = _translated(_keys(content, model_key), model_key)
+        if seed is not None:
+            given["random_state"] = seed
+        method = _method(given, model_key)
+        model_section = section_of(method)
+        whole: Any = create_model(
+            "Config",
+            __base__=Config,
+            data=(data_section, data_section()),
+            model=(model_section, Field(default_factory=model_section, alias=model_key)),
+            output=(output_section, output_section()),
+        )
+        config = whole.model_validate(content | {model_key: given})
+        _check_ranges(config, model_key)
+    except ValidationError as error:
+        raise ValueError(_prefixed(path, _explain(error, whole, method, written))) from None
+    except ValueError as error:
+        raise ValueError(_prefixed(path, str(error))) from error
+    return config
+
+
+def dump(config: Config) -> str:
+    """Return the YAML that says the same as a config, with nothing left to defaults."""
+    return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False)
+
+
+def section_of(method: str) -> type[Section]:
+    """Make the section of a method: every parameter of its estimator that a file can hold."""
+    init = getattr(fastpdr, METHODS[method]).__init__
+    hints = get_type_hints(init)
+    fields: dict[str, Any] = {"method": (Literal[method], method)}
+    for name, parameter in inspect.signature(init).parameters.items():
+        if name not in NOT_IN_FILES | {"self"}:
+            fields[name] = OTHER_TYPES.get(name, (hints[name], parameter.default))
+    return create_model(f"Model[{method}]", __base__=Section, **fields)
+
+
+def make_estimator(config: Config) -> Any:
+    """Return the estimator that a config describes."""
+    parameters = {name: getattr(config.model, name) for name in type(config.model).model_fields if name != "method"}
+    return getattr(fastpdr, METHODS[config.model.method])(**parameters)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading in which 1e-3 is a number, as everywhere but in YAML 1.1, and a key stands once."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        named = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in named]
+        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(problem=f"{twice} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        content = _parse(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(content, dict | None):
+        raise ValueError(f"{path}: expected sections such as data and output, got {_short(content)}")
+    return content or {}
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"{place}not YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def _set(content: dict[Any, Any], setting: str) -> None:
+    key, equals, value = setting.partition("=")
+    section, dot, name = key.partition(".")
+    if not equals or not dot or not name:
+        raise ValueError(f"--set {setting}: expected section.key=value, as in model.n_epochs=50")
+    content[section] = _keys(content, section) | {name: _parse(value)}
+
+
+def _keys(content: dict[Any, Any], section: str) -> dict[Any, Any]:
+    keys = content.get(section) or {}
+    if not isinstance(keys, dict):
+        raise ValueError(f"{section}: expected a mapping of keys, got {_short(keys)}")
+    return keys
+
+
+def _translated(given: dict[Any, Any], section: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the keys of a model as the estimator has them, and as they were written."""
+    result: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    for key, value in given.items():
+        if key in WIDTHS:
+            continue
+        name = ALIASES.get(key, key)
+        if name in result:
+            raise ValueError(f"{section}.{key} and {section}.{written[name]} mean the same: give one of them")
+        result[name], written[name] = value, key
+    if WIDTHS.keys() & given.keys():
+        if "hidden_dims" in result:
+            raise ValueError(f"{section}.hidden_dims and {section}.nl1, nl2, nl3 mean the same: give one of them")
+        result["hidden_dims"], written["hidden_dims"] = [given.get(k, w) for k, w in WIDTHS.items()], "nl1, nl2, nl3"
+    return result, written
+
+
+def _method(given: dict[str, Any], section: str) -> str:
+    method = given.get("method", "mstsne")
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(
+            f"{section}.method: expected {', '.join(METHODS)}, got {_short(method)}{_nearest(method, METHODS)}"
+        )
+    return method
+
+
+def _check_ranges(config: Config, section: str) -> None:
+    try:
+        make_estimator(config)._validate_params()
+    except ValueError as error:
+        raise ValueError(f"{section}: {error}") from error
+
+
+def _explain(error: ValidationError, whole: type[BaseModel], method: str, written: dict[str, str]) -> str:
+    """One line for each key that is wrong."""
+    lines: dict[str, str] = {}
+    for detail in error.errors():
+        section, *rest = detail["loc"]
+        name = written.get(str(rest[0]), str(rest[0])) if rest else ""
+        items = "".join(f"[{part}]" for part in rest[1:] if isinstance(part, int))
+        key = ".".join([str(section), *([name] if name else [])]) + items
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            lines[key] = f"unknown key{_hint(str(section), name, whole, method)}"
+        elif detail["type"] == "model_type":
+            lines[key] = f"expected a mapping of keys, got {_short(detail['input'])}"
+        elif not message.startswith("Input should be"):
+            lines[key] = message
+        else:
+            # A type of several is refused several times.
+            expected = message.removeprefix("Input should be ")
+            earlier = lines.get(key, "").rpartition(", got ")[0]
+            lines[key] = f"{earlier} or {expected}" if earlier else f"expected {expected}"
+            lines[key] += f", got {_short(detail['input'])}"
+    return "\n  ".join(f"{key}: {line}" for key, line in lines.items())
+
+
+def _hint(section: str, name: str, whole: type[BaseModel], method: str) -> str:
+    fields = {field.alias or key: field.annotation for key, field in whole.model_fields.items()}
+    if not name:
+        return _nearest(section, fields)
+    if section != "model" and section != "algorithm":
+        return _nearest(name, fields[section].model_fields)  # type: ignore[union-attr]
+    others = [other for other in METHODS if ALIASES.get(name, name) in section_of(other).model_fields]
+    if others:
+        return f" for method {method}; it is for {' and '.join(others)}"
+    return _nearest(name, [*fields[section].model_fields, *ALIASES, *WIDTHS])  # type: ignore[union-attr]
+
+
+def _nearest(word: object, known: Sequence[str] | dict[str, Any]) -> str:
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _prefixed(path: Path | None, message: str) -> str:
+    return message if path is None else f"{path}: {message}"

@@ -1,0 +1,68 @@
+"""fastpdr train: what fastpdr fit does, as a config file says."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from fastpdr.cli import config as configs
+from fastpdr.cli import data, fit, output
+
+
+def run(config: configs.Config, *, overwrite: bool) -> None:
+    """Read, train, judge, write.
+
+    Parameters
+    ----------
+    config : Config
+        Of fastpdr train.
+    overwrite : bool
+        Replace older results, whatever the config says.
+
+    Raises
+    ------
+    ValueError, FloatingPointError, OSError
+        As :func:`fastpdr.cli.fit.run`; or there are older results.
+    """
+    out = config.output
+    folder = Path(out.model_dir) / out.model_name
+    output.refuse_used_folder(folder, overwrite or out.overwrite_existing, "output")
+    table = read(config.data)
+    kept = {"embedding": out.save_embeddings, "metrics": out.save_metrics, "preprocessing": out.save_preprocessing}
+    without = [name for name, is_kept in kept.items() if not is_kept]
+    fit.run(table, make_model(config), folder, ".npy", without=without, config=configs.dump(config))
+
+
+def read(section: configs.Data) -> data.Table:
+    """Read the table that the section data describes."""
+    table = data.read(
+        section.features or "digits",
+        section.label_column if section.labels is None else section.labels,
+        labels_optional=section.labels is None and section.allow_missing_labels,
+        file_format=None if section.format == "auto" else f".{section.format}",
+        array=section.array,
+        allow_pickle=section.allow_pickle,
+    )
+    if section.label_column is not None and table.labels is None:
+        warnings.warn(
+            f"{section.features}: column {section.label_column} is not there or has missing values, so there are no "
+            "labels; data.allow_missing_labels: false makes this an error",
+            stacklevel=2,
+        )
+    return table
+
+
+def make_model(config: configs.Config) -> Any:
+    """Return the estimator, or a pipeline of the preprocessing and the estimator."""
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+    scaler, pca, estimator = config.preprocessing.scaler, config.preprocessing.pca, configs.make_estimator(config)
+    steps: list[tuple[str, Any]] = []
+    if scaler not in (None, "none"):
+        steps.append(("scaler", {"StandardScaler": StandardScaler, "MinMaxScaler": MinMaxScaler}[scaler]()))
+    if pca is not None:
+        steps.append(("pca", PCA(pca, random_state=config.model.random_state)))
+    return Pipeline([*steps, ("map", estimator)]) if steps else estimator

@@ -1,0 +1,454 @@
+"""Training from config files: what may stand in them, what is written, and every way to get one wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+from running import NAMES, D, N, X, entries, run, y
+from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+import fastpdr
+from fastpdr.cli import METHODS, config, fit, main
+
+PARTS = {"model", "embedding.npy", "metrics.json", "map.png", "train.yml"}
+SMALL = {"n_epochs": 2, "hidden_dims": [16, 8]}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def csv(here):
+    pd.DataFrame(X, columns=list("abcd")).assign(kind=NAMES[y]).to_csv("x.csv", index=False)
+    return "x.csv"
+
+
+def write(name="train.yml", **sections):
+    with open(name, "w") as file:
+        yaml.safe_dump(sections, file)
+    return name
+
+
+def train(*options, code=0, **sections):
+    return run("train", "--config", write(**{"model": SMALL, **sections}), *options, code=code)
+
+
+def pipeline(*options, code=0, **sections):
+    return run("pipeline", "--config", write("sklearn.yml", **{"algorithm": SMALL, **sections}), *options, code=code)
+
+
+def printed(*options):
+    return yaml.safe_load(printed_text(*options))
+
+
+def printed_text(*options):
+    return CliRunner().invoke(main, ["train", "--print-config", *map(str, options)]).output
+
+
+# What train writes
+
+
+def test_train_writes_all(csv, here):
+    output = train(data={"features": csv, "label_column": "kind"})
+    folder = here / "models/fastpdr_model"
+    assert entries(folder) == PARTS | {"labels.npy"}
+    assert entries(folder / "model") == {"config.json", "encoder.safetensors", "preprocessing.safetensors"}
+    model = fastpdr.load(folder / "model")
+    frame = pd.read_csv(csv).drop(columns="kind")
+    np.testing.assert_array_equal(model.transform(frame), np.load(folder / "embedding.npy"))
+    encoder = fastpdr.load_label_encoder(folder / "model")
+    assert encoder.inverse_transform(np.load(folder / "labels.npy")).tolist() == NAMES[y].tolist()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    scaled = StandardScaler().fit_transform(frame)
+    expected = fastpdr.metrics.evaluate(scaled, np.load(folder / "embedding.npy"), y)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert metrics["label_column"] == "kind"
+    assert metrics["n_components"] == 2
+    assert "In models/fastpdr_model:" in output
+
+
+def test_transform_applies_the_preprocessing(csv):
+    train(data={"features": csv, "label_column": "kind"}, preprocessing={"scaler": "MinMaxScaler", "pca": 3})
+    run("transform", "models/fastpdr_model", csv, "-o", "z.npy")
+    np.testing.assert_array_equal(np.load("z.npy"), np.load("models/fastpdr_model/embedding.npy"))
+    model = fastpdr.load("models/fastpdr_model/model")
+    assert [type(step) for _, step in model.steps[:-1]] == [MinMaxScaler, PCA]
+    np.save("wide.npy", np.ones((3, D + 1)))
+    assert "wide.npy has 5 columns, but the model was fitted with 4" in run(
+        "transform", "models/fastpdr_model", "wide.npy", "-o", "w.npy", code=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "steps"),
+    [
+        ({}, [StandardScaler()]),
+        ({"scaler": "none"}, []),
+        ({"scaler": None}, []),
+        ({"scaler": None, "pca": 2}, [PCA(2, random_state=0)]),
+        ({"pca": 0.9}, [StandardScaler(), PCA(0.9, random_state=0)]),
+    ],
+)
+def test_preprocessing_equals_the_steps_of_scikit_learn(csv, preprocessing, steps):
+    train(data={"features": csv, "label_column": "kind"}, preprocessing=preprocessing)
+    estimator = fastpdr.MultiscaleParametricTSNE(**SMALL, random_state=0)
+    expected = Pipeline([(str(i), step) for i, step in enumerate([*steps, estimator])])
+    Z = expected.fit_transform(pd.read_csv(csv).drop(columns="kind"))
+    np.testing.assert_allclose(np.load("models/fastpdr_model/embedding.npy"), Z, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_its_written_config_trains_it_again(csv, here, method):
+    train("--seed", 3, data={"features": csv, "label_column": "kind"}, model={"method": method, **SMALL})
+    run("train", "--config", "models/fastpdr_model/train.yml", "--set", "output.model_name=again")
+    first, again = (np.load(f"models/{name}/embedding.npy") for name in ("fastpdr_model", "again"))
+    np.testing.assert_array_equal(first, again)
+    model = fastpdr.load("models/again/model").steps[-1][1]
+    assert type(model).__name__ == METHODS[method]
+    assert model.random_state == 3
+
+
+def test_outputs_can_be_left_out(csv, here):
+    off = {"save_embeddings": False, "save_metrics": False, "save_preprocessing": False}
+    train(data={"features": csv, "label_column": "kind"}, output={"model_dir": "out", "model_name": "m", **off})
+    assert entries(here / "out/m") == {"model", "map.png", "train.yml"}
+    model = fastpdr.load("out/m/model")
+    assert type(model) is fastpdr.MultiscaleParametricTSNE
+
+
+def test_labels_on_a_scale_and_from_a_file(here):
+    np.save("x.npy", X)
+    np.save("y.npy", X[:, 0])
+    train(data={"features": "x.npy", "labels": "y.npy"})
+    assert entries(here / "models/fastpdr_model") == PARTS
+    assert fastpdr.load_label_encoder("models/fastpdr_model/model") is None
+
+
+def test_missing_labels_warn_or_end(csv):
+    output = train(data={"features": csv.replace(".csv", "2.csv"), "label_column": "sort"}, code=2)
+    assert "x2.csv: no such file" in output
+    frame = pd.read_csv(csv).drop(columns="kind")
+    frame.to_csv(csv, index=False)
+    section = {"features": csv, "label_column": "kind"}
+    assert "Warning: x.csv: column kind is not there or has missing values, so there are no labels" in train(
+        data=section
+    )
+    output = train("--overwrite", data={**section, "allow_missing_labels": False}, code=2)
+    assert "labels kind is neither a column nor a file; the columns are a, b, c, d" in output
+
+
+def test_a_pickle_is_read_with_a_warning_on_request_only(here):
+    pd.DataFrame(X).to_pickle("x.pkl")
+    assert "data.allow_pickle: true" in train(data={"features": "x.pkl"}, code=2)
+    assert "Warning: x.pkl: reading a pickle" in train(data={"features": "x.pkl", "allow_pickle": True})
+
+
+# Names and values
+
+
+def test_the_names_of_the_earlier_implementation():
+    model = {
+        "n_components": 3, "n_iter": 7, "batch_size": 50,
+        "early_exaggeration_epochs": 2, "early_exaggeration_value": 4.0,
+        "early_stopping_epochs": 90, "early_stopping_min_improvement": 0.01, "alpha": 2.0, "lr": 0.001,
+        "nl1": 100, "nl3": 25, "verbose": 1,
+    }  # fmt: skip
+    result = printed("--config", write(model=model))["model"]
+    assert result["n_epochs"] == 7
+    assert result["early_exaggeration"] == 4.0
+    assert result["early_exaggeration_epochs"] == 2
+    assert result["early_stopping_patience"] == 90
+    assert result["early_stopping_min_delta"] == 0.01
+    assert result["dof"] == 2.0
+    assert result["learning_rate"] == 0.001
+    assert result["hidden_dims"] == [100, 500, 25]
+
+
+def test_all_keys_of_the_earlier_implementation(here):
+    data = {"features": None, "labels": None, "label_column": None, "format": "auto", "allow_missing_labels": True}
+    model = {
+        "n_components": 2, "n_iter": 1, "batch_size": 500, "early_exaggeration_epochs": 5,
+        "early_exaggeration_value": 3.0, "early_stopping_epochs": 50, "early_stopping_min_improvement": 0.02,
+        "alpha": 1.0, "lr": 0.002, "nl1": 64, "nl2": 32, "nl3": 16, "verbose": 1,
+    }  # fmt: skip
+    output = {
+        "model_dir": "./out", "model_name": "map", "save_embeddings": True, "save_preprocessing": True,
+        "save_metrics": True, "overwrite_existing": False,
+    }  # fmt: skip
+    train(data=data, preprocessing={"scaler": "MinMaxScaler"}, model=model, output=output)
+    assert entries(here / "out/map") == PARTS | {"labels.npy"}
+    paths = {"model_path": "./p.pkl", "embeddings_path": "./z.npy", "metrics_path": "./m.json"}
+    output = {**paths, "overwrite_existing": True}
+    for _ in range(2):
+        pipeline(data={"source": "sklearn_digits", **data}, algorithm=model, output=output)
+    assert np.load("z.npy").shape == (1797, 2)
+
+
+def test_parts_of_a_file_can_be_shared(here):
+    (here / "train.yml").write_text("data: &base\n  features: x\nmodel: {n_iter: 3}\noutput: {}\n")
+    assert printed("--config", "train.yml")["data"]["features"] == "x"
+    (here / "train.yml").write_text("model: {<<: {n_iter: 3}, lr: 0.5}\n")
+    assert printed("--config", "train.yml")["model"]["n_epochs"] == 3
+
+
+def test_all_that_is_left_out_has_the_default_of_the_estimator(here):
+    (here / "empty.yml").write_text("")
+    (here / "null.yml").write_text("model:\noutput:\n")
+    assert printed() == printed("--config", "empty.yml") == printed("--config", "null.yml")
+    assert printed()["model"]["random_state"] == 0
+    assert printed("--seed", 5)["model"]["random_state"] == 5
+    for method in METHODS:
+        model = printed("--set", f"model.method={method}")["model"]
+        defaults = getattr(fastpdr, METHODS[method])().get_params()
+        same = {name for name in defaults if json.dumps(model.get(name)) == json.dumps(defaults[name], default=str)}
+        assert defaults.keys() - same <= config.NOT_IN_FILES | {"random_state", "verbose"}
+
+
+def test_settings_are_stronger_than_the_file():
+    options = ["--set", "model.n_epochs=50", "--set", "model.hidden_dims=[9, 8]", "--set", "data.features=~"]
+    result = printed("--config", write(model={"n_epochs": 3}, data={"features": "x"}), *options)
+    assert result["model"]["n_epochs"] == 50
+    assert result["model"]["hidden_dims"] == [9, 8]
+    assert result["data"]["features"] is None
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "+1e-3", ".1e-2", "1.e-3", "0.001"])
+def test_numbers_in_any_spelling(here, text):
+    (here / "train.yml").write_text(f"model:\n  lr: {text}\n")
+    assert printed("--config", "train.yml")["model"]["learning_rate"] == 0.001
+
+
+def test_print_config_can_be_read_again_and_trains_nothing(here):
+    (here / "all.yml").write_text(printed_text("--set", "model.method=umap"))
+    assert printed("--config", "all.yml")["model"]["method"] == "umap"
+    assert entries(here) == {"all.yml"}
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("modle: {}", "modle: unknown key; did you mean model?"),
+        ("wandb: {}", "wandb: unknown key; known are data, preprocessing, model, output"),
+        ("data: {featuers: x}", "data.featuers: unknown key; did you mean features?"),
+        ("data: {features: 3}", "data.features: expected a valid string, got 3"),
+        ("data: {format: xls}", "'h5ad' or 'pkl', got 'xls'"),
+        ("data: {label_column: 1.5}", "data.label_column: expected a valid string or a valid integer, got 1.5"),
+        ("data: {label_column: true}", "data.label_column: expected a valid string or a valid integer, got True"),
+        ("data: {allow_pickle: 'yes'}", "data.allow_pickle: expected a valid boolean, got 'yes'"),
+        ("data: {labels: y.npy, label_column: y}", "data: give labels or label_column, not both"),
+        ("data: x.csv", "data: expected a mapping of keys, got 'x.csv'"),
+        (
+            "preprocessing: {scaler: Robust}",
+            "scaler: expected 'StandardScaler', 'MinMaxScaler' or 'none', got 'Robust'",
+        ),
+        ("preprocessing: {pca: 0}", "preprocessing.pca: expected components >= 1 or a share"),
+        ("preprocessing: {pca: 1.5}", "between 0 and 1, got 1.5"),
+        ("model: {n_itre: 5}", "model.n_itre: unknown key; did you mean n_iter?"),
+        ("model: {logs: runs}", "model.logs: unknown key"),
+        ("model: {lr: fast}", "model.lr: expected a valid number, got 'fast'"),
+        ("model: {n_iter: 2.5}", "model.n_iter: expected a valid integer, got 2.5"),
+        ("model: {n_iter: '5'}", "model.n_iter: expected a valid integer, got '5'"),
+        ("model: {hidden_dims: [9, a]}", "model.hidden_dims[1]: expected a valid integer, got 'a'"),
+        ("model: {nl1: a}", "model.nl1, nl2, nl3[0]: expected a valid integer, got 'a'"),
+        ("model: {random_state: -1}", "model.random_state: expected greater than or equal to 0, got -1"),
+        ("model: {n_iter: 5, n_epochs: 5}", "model.n_epochs and model.n_iter mean the same: give one of them"),
+        ("model: {nl1: 5, hidden_dims: [5]}", "model.hidden_dims and model.nl1, nl2, nl3 mean the same"),
+        (
+            "model: {method: tsen}",
+            "model.method: expected tsne, mstsne, umap, largevis, got 'tsen'; did you mean tsne?",
+        ),
+        ("model: {method: [umap]}", "model.method: expected tsne"),
+        ("model: {perplexity: 30}", "perplexity: unknown key for method mstsne; it is for tsne and largevis"),
+        ("model: {method: umap, alpha: 1.0}", "model.alpha: unknown key for method umap; it is for tsne and mstsne"),
+        ("model: {n_components: 0}", "model: The 'n_components' parameter of MultiscaleParametricTSNE must be"),
+        ("model: [1]", "model: expected a mapping of keys, got [1]"),
+        ("model: {1: 2}", "model.1: Keys should be strings"),
+        ("1: 2", "1: Keys should be strings"),
+        ("output: {model_name: ''}", "output.model_name: String should have at least 1 character"),
+        ("output: {save_metrics: 1}", "output.save_metrics: expected a valid boolean, got 1"),
+        ("model: {lr: 1, lr: 2}", "line 1: not YAML: lr stands twice"),
+        ("model: {lr: 1", "line 1: not YAML: "),
+        ("data:\n\tfeatures: x", "line 2: not YAML: "),
+        ("model: !!python/object/apply:os.getcwd []", "not YAML: could not determine a constructor"),
+        ("[1, 2]", "expected sections such as data and output, got [1, 2]"),
+        ("just words", "expected sections such as data and output, got 'just words'"),
+    ],
+)
+def test_bad_configs(here, text, message):
+    (here / "bad.yml").write_text(text)
+    output = run("train", "--config", "bad.yml", code=2)
+    assert "Error: bad.yml: " in output
+    assert message in output
+    assert entries(here) == {"bad.yml"}
+
+
+def test_all_errors_are_said_at_once():
+    output = train(data={"featuers": "x"}, preprocessing={"pca": -1}, model={"lr": "a", "nl": 3}, code=2)
+    assert all(key in output for key in ("data.featuers: ", "preprocessing.pca: ", "model.lr: ", "model.nl: "))
+
+
+@pytest.mark.parametrize("setting", ["n_epochs=5", "model.n_epochs", "model=3", "model.=3"])
+def test_bad_settings(setting):
+    assert f"--set {setting}: expected section.key=value, as in model.n_epochs=50" in train("--set", setting, code=2)
+
+
+def test_bad_values_of_settings():
+    assert "not YAML" in train("--set", "model.n_epochs=[", code=2)
+    assert "model.n_epochs: expected a valid integer, got 'x'" in train("--set", "model.n_epochs=x", code=2)
+    assert "model: expected a mapping of keys" in train("--set", "model.n_epochs=3", model=[1], code=2)
+
+
+def test_config_files_that_cannot_be_read(here):
+    assert "nowhere.yml" in run("train", "--config", "nowhere.yml", code=2)
+    (here / "bytes.yml").write_bytes(b"\xff\xfe\x00")
+    assert "bytes.yml: " in run("train", "--config", "bytes.yml", code=2)
+
+
+@pytest.mark.parametrize(
+    ("data", "preprocessing", "message"),
+    [
+        ({"features": "nowhere.csv"}, {}, "nowhere.csv: no such file"),
+        ({"features": "x.csv"}, {}, "all columns but that of the labels must be numbers; these are not: kind"),
+        ({"features": "x.csv", "labels": "y.npy"}, {}, "labels y.npy is neither a column nor a file"),
+        ({"features": "x.csv", "label_column": "kind", "array": "a"}, {}, "an array is named only in .npz files"),
+        ({"features": "x.csv", "label_column": "kind"}, {"pca": 9}, "n_components=9 must be between"),
+    ],
+)
+def test_data_that_do_not_fit_leave_nothing(csv, here, data, preprocessing, message):
+    assert message in train(data=data, preprocessing=preprocessing, code=2)
+    assert entries(here) == {csv, "train.yml"}
+
+
+def test_older_results_are_replaced_on_request_only(csv, here):
+    section = {"features": csv, "label_column": "kind"}
+    train(data=section)
+    assert "models/fastpdr_model is not empty; --overwrite replaces" in train(data={"features": "nowhere.npy"}, code=2)
+    train("--overwrite", data={"features": csv, "label_column": "kind"}, output={"save_metrics": False})
+    assert entries(here / "models/fastpdr_model") == PARTS - {"metrics.json"} | {"labels.npy"}
+    train(data=section, output={"overwrite_existing": True})
+    (here / "models/fastpdr_model/model/thesis.txt").write_text("mine")
+    assert "did not write" in train("--overwrite", data=section, code=2)
+
+
+def test_a_full_disk_leaves_the_older_results(csv, here, monkeypatch):
+    section = {"features": csv, "label_column": "kind"}
+    train(data=section)
+    folder = here / "models/fastpdr_model"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fit, "_draw", full)
+    assert "Error: No space left on device" in train("--overwrite", "--seed", 9, data=section, code=1)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_failed_training_leaves_nothing(csv, here, monkeypatch):
+    def fail(*_):
+        raise FloatingPointError("loss is nan")
+
+    monkeypatch.setattr(fastpdr.MultiscaleParametricTSNE, "fit_transform", fail)
+    assert "Error: loss is nan" in train(data={"features": csv, "label_column": "kind"}, code=1)
+    assert entries(here) == {csv, "train.yml"}
+
+
+def test_debug_shows_the_traceback(here):
+    (here / "bad.yml").write_text("model: {lr: fast}")
+    result = CliRunner().invoke(main, ["--debug", "train", "--config", "bad.yml"])
+    assert isinstance(result.exception, ValueError)
+
+
+# pipeline
+
+
+def test_pipeline_saves_a_folder(csv, here):
+    output = pipeline(data={"source": "file", "features": csv, "label_column": "kind"})
+    assert "fastpdr.load('models/fastpdr_pipeline')" in output
+    names = {"fastpdr_pipeline", "fastpdr_pipeline_embeddings.npy", "fastpdr_pipeline_metrics.json"}
+    assert entries(here / "models") == names
+    model = fastpdr.load("models/fastpdr_pipeline")
+    frame = pd.read_csv(csv).drop(columns="kind")
+    np.testing.assert_array_equal(model.transform(frame), np.load("models/fastpdr_pipeline_embeddings.npy"))
+    content = json.loads((here / "models/fastpdr_pipeline_metrics.json").read_text())
+    assert content["metrics"].keys() == {
+        "trustworthiness", "silhouette", "neighborhood_preservation", "final_loss", "training_time_seconds"
+    }  # fmt: skip
+    assert content["embedding_shape"] == [N, 2]
+    assert content["config"]["algorithm"]["n_epochs"] == 2
+
+
+def test_a_joblib_on_request_loads_in_another_program(csv):
+    paths = {"model_path": "out/p.joblib", "embeddings_path": "z.csv", "metrics_path": "elsewhere/m.json"}
+    output = pipeline(data={"features": csv, "label_column": "kind"}, output=paths)
+    assert "Warning: out/p.joblib: loading a joblib file runs code" in output
+    program = "import joblib, numpy; print(joblib.load('out/p.joblib').transform(numpy.ones((1, 4))).shape)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "(1, 2)"
+    Z = joblib.load("out/p.joblib").transform(pd.read_csv(csv).drop(columns="kind"))
+    np.testing.assert_allclose(pd.read_csv("z.csv")[["projection_x", "projection_y"]], Z, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"data": {"source": "file"}}, "data: source: file needs features"),
+        ({"data": {"source": "sklearn_digits", "features": "x"}}, "data: source: sklearn_digits takes no features"),
+        ({"data": {"source": "iris"}}, "data.source: expected 'sklearn_digits' or 'file', got 'iris'"),
+        ({"model": {}}, "model: unknown key; known are data, preprocessing, algorithm, output"),
+        ({"algorithm": {"n_itre": 3}}, "algorithm.n_itre: unknown key; did you mean n_iter?"),
+        ({"output": {"embeddings_path": "z.txt"}}, "output.embeddings_path z.txt: the suffix must be one of"),
+        ({"output": {"model_dir": "x"}}, "output.model_dir: unknown key"),
+    ],
+)
+def test_bad_pipelines(here, sections, message):
+    assert message in pipeline(**sections, code=2)
+    assert entries(here) == {"sklearn.yml"}
+
+
+def test_older_pipelines_are_replaced_on_request_only(csv, here):
+    section = {"features": csv, "label_column": "kind"}
+    pipeline(data=section)
+    assert "output: there is models/fastpdr_pipeline, " in pipeline(data=section, code=2)
+    pipeline("--overwrite", "--seed", 4, data=section)
+    assert fastpdr.load("models/fastpdr_pipeline").steps[-1][1].random_state == 4
+    (here / "models/fastpdr_pipeline/thesis.txt").write_text("mine")
+    assert "is no model that fastpdr wrote" in pipeline("--overwrite", data=section, code=2)
+
+
+def test_a_full_disk_leaves_the_older_pipeline(csv, here, monkeypatch):
+    section = {"features": csv, "label_column": "kind"}
+    pipeline(data=section)
+    before = {path: path.read_bytes() for path in (here / "models").rglob("*") if path.is_file()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fastpdr.estimators.saving.save_file", full)
+    assert "No space left on device" in pipeline("--overwrite", "--seed", 9, data=section, code=1)
+    assert {path: path.read_bytes() for path in (here / "models").rglob("*") if path.is_file()} == before
+
+
+# Costs
+
+
+def test_the_library_does_without_pydantic_and_yaml():
+    program = "import sys, fastpdr.cli, fastpdr.estimators; print({'pydantic', 'yaml'} & sys.modules.keys())"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

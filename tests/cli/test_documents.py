@@ -1,0 +1,79 @@
+"""The examples of docs/configuration.md and the files in configs/ run as printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import NAMES, D, N, X, entries, run, y
+
+import fastpdr
+from fastpdr.cli import config
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with all that the document speaks of, where every training takes one epoch."""
+    import pandas as pd
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "configs", "configs")
+    pd.DataFrame(X, columns=list("abcd")).assign(species=NAMES[y]).to_csv("flowers.csv", index=False)
+    np.save("rows.npy", np.ones((3, 64)))
+    for text in blocks("yaml"):
+        Path(re.match("# (.*)", text)[1]).write_text(text)
+    make = config.make_estimator
+    monkeypatch.setattr(config, "make_estimator", lambda whole: make(whole).set_params(n_epochs=1))
+    return tmp_path
+
+
+def test_every_command_and_program(here):
+    commands = [line[2:] for text in blocks("console") for line in text.splitlines()]
+    assert len(commands) == 9
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "fastpdr"
+        run(*arguments)
+    for text in blocks("python"):
+        exec(text, {})
+    names = {"digits", "digits-umap", "flowers", "fastpdr_model", "digits_pipeline", "earlier.pkl"}
+    assert names < entries(here / "models")
+    assert fastpdr.load("models/flowers/model").transform(X).shape == (N, 2)
+    assert fastpdr.load("models/flowers/model").n_features_in_ == D
+
+
+def test_the_error_that_is_shown(here):
+    Path("bad.yml").write_text("data: {featuers: x}\nmodel: {lr: fast}\n")
+    shown = next(text for text in blocks("text") if text.startswith("Error: bad.yml"))
+    assert run("train", "--config", "bad.yml", code=2) == " ".join(shown.split())
+
+
+@pytest.mark.parametrize(("name", "command"), [("train.yml", "train"), ("sklearn.yml", "pipeline")])
+def test_ready_files_say_the_defaults(name, command):
+    """The file and its comments are a reference: all but the names of the results is as without it."""
+    given, default = (config.load(path, command).model_dump() for path in (ROOT / "configs" / name, None))
+    for other in (given, default):
+        del other["output"]
+        other["data"].pop("source", None)
+        other["model"]["hidden_dims"] = list(other["model"]["hidden_dims"])
+    assert given == default
+
+
+def test_the_document_names_every_key():
+    for command in ("train", "pipeline"):
+        _, data, output = config.SECTIONS[command]
+        for key in (*data.model_fields, *config.Preprocessing.model_fields, *output.model_fields):
+            assert f"{key}`" in TEXT
+    for key in (*config.ALIASES, *config.WIDTHS):
+        assert f"`{key}`" in TEXT
