@@ -40,7 +40,7 @@ from fastpdr.estimators.resolve import (
 from fastpdr.estimators.saving import save
 from fastpdr.metrics import trustworthiness
 from fastpdr.training import InputScaling, TrainingSettings, TrainingState, build_encoder, train
-from fastpdr.training.callbacks import Callback, EarlyStopping, ProgressBar
+from fastpdr.training.callbacks import Callback, EarlyStopping, ProgressBar, close_callbacks
 from fastpdr.training.encoder import ACTIVATIONS
 from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import Objective
@@ -364,13 +364,12 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         callbacks: list[Callback | Callable[[TrainingState], bool | None]] = list(self.callbacks or ())
         if self.early_stopping_patience is not None:
             callbacks.append(EarlyStopping(self.early_stopping_patience, self.early_stopping_min_delta))
-        if not self.verbose:
-            return train(network, fit.inputs, objective, settings, fit.generator, callbacks, terms)
-        bar = ProgressBar(settings.n_epochs, type(self).__name__)
+        if self.verbose:
+            callbacks.insert(0, ProgressBar(settings.n_epochs, type(self).__name__))
         try:
-            return train(network, fit.inputs, objective, settings, fit.generator, [bar, *callbacks], terms)
+            return train(network, fit.inputs, objective, settings, fit.generator, callbacks, terms)
         finally:
-            bar.close()
+            close_callbacks(callbacks)
 
     def _place(self, X: NDArray[Any]) -> NDArray[np.float32]:
         advice = "pass fewer rows at a time, or fit with device='cpu'"

@@ -1,10 +1,11 @@
-"""What happens between epochs: early stopping, the progress bar, callbacks of the user."""
+"""What happens between epochs: early stopping, the progress bar, TensorBoard, callbacks of the user."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 from tqdm.auto import tqdm
@@ -42,7 +43,10 @@ class TrainingState:
 
 @runtime_checkable
 class Callback(Protocol):
-    """An object with this method, or a plain function of the state; a true result stops the training."""
+    """An object with this method, or a plain function of the state; a true result stops the training.
+
+    An object may have a method ``close`` as well, which is run once the training has ended, be it by an error.
+    """
 
     def on_epoch_end(self, state: TrainingState) -> bool | None:
         """Run after each epoch."""
@@ -82,7 +86,63 @@ class ProgressBar:
         self.bar.close()
 
 
+class TensorBoard:
+    """Writes the scalars ``loss`` and ``learning_rate`` of every epoch for TensorBoard, which has to be installed.
+
+    Parameters
+    ----------
+    logdir : path-like
+        Folder of the events; made if missing. Every training adds a file to it.
+
+    Raises
+    ------
+    ImportError
+        If tensorboard is not installed.
+
+    Examples
+    --------
+    >>> from fastpdr import ParametricUMAP
+    >>> from fastpdr.training.callbacks import TensorBoard
+    >>> umap = ParametricUMAP(callbacks=[TensorBoard("runs/digits")])  # doctest: +SKIP
+    """
+
+    def __init__(self, logdir: str | os.PathLike[str]) -> None:
+        import_summary_writer()
+        self.logdir = logdir
+        self.writer: Any = None
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        """Write the epoch's scalars."""
+        if self.writer is None:
+            self.writer = import_summary_writer()(os.fspath(self.logdir))
+        self.writer.add_scalar("loss", state.loss_history[-1], state.epoch)
+        self.writer.add_scalar("learning_rate", state.learning_rate, state.epoch)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+
+def import_summary_writer() -> Any:
+    """PyTorch's writer of events, which needs a package that is not required."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("TensorBoard: the package is not installed: pip install tensorboard") from error
+    return SummaryWriter
+
+
 def run_callbacks(callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]], state: TrainingState) -> bool:
     """Run all of them; tell whether one asked to stop."""
     results = [c.on_epoch_end(state) if isinstance(c, Callback) else c(state) for c in callbacks]
     return any(results)
+
+
+def close_callbacks(callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]]) -> None:
+    """Close those that have something to close."""
+    for callback in callbacks:
+        if hasattr(callback, "close"):
+            callback.close()
