@@ -169,16 +169,14 @@ __global__ void __launch_bounds__(kRowThreads)
 }
 
 std::int64_t blocks(std::int64_t n, std::int64_t rows) {
-  return std::min((n + rows - 1) / rows, kBlocks);
+  return std::min(divide_up(n, rows), kBlocks);
 }
 
 template <int kThreads, int kPerThread>
 void launch(const Search& search, Share* shares, cudaStream_t stream) {
   const std::int64_t count = blocks(search.n, Group<kThreads>::kPerBlock);
-  FASTPDR_LAUNCH((weigh<kThreads, kPerThread>), dim3(static_cast<unsigned>(count)), dim3(kRowThreads), 0, stream,
-                 search, shares);
-  FASTPDR_LAUNCH(bound, dim3(static_cast<unsigned>(blocks(search.n, kRowThreads))), dim3(kRowThreads), 0, stream,
-                 search, shares, count);
+  FASTPDR_LAUNCH((weigh<kThreads, kPerThread>), grid(count), dim3(kRowThreads), 0, stream, search, shares);
+  FASTPDR_LAUNCH(bound, grid(blocks(search.n, kRowThreads)), dim3(kRowThreads), 0, stream, search, shares, count);
 }
 
 }  // namespace

@@ -120,7 +120,7 @@ struct Finish {
   // Sums of v, v (-log q), and -log2(1 - q).
   __device__ void operator()(const double (&sums)[kTotals]) const {
     const double inverse_mass = sums[0] == 0.0 ? 0.0 : 1.0 / sums[0];  // targets without mass pull nowhere
-    const auto m = static_cast<double>(tiles::points_of(points, b));
+    const auto m = static_cast<double>(points_of(points, b));
     const double factor = m < 2.0 ? 0.0 : repulsion / (m * (m - 1.0));
     *loss = static_cast<float>(sums[1] * inverse_mass + factor * kLn2 * sums[2]);
     factors[0] = inverse_mass / scales->fixed_point;
@@ -203,7 +203,7 @@ cudaError_t pair_loss(const float* y, const std::int64_t* indptr, const std::int
   const std::size_t pulled_bytes = static_cast<std::size_t>(b * c) * sizeof(std::int64_t);
   const cudaError_t error = cudaMemsetAsync(memory.pulled, 0, pulled_bytes, stream);
   if (error != cudaSuccess) return error;
-  const dim3 blocks = tiles::grid(memory.blocks), threads(tiles::kStoredThreads);
+  const dim3 blocks = grid(memory.blocks), threads(tiles::kStoredThreads);
   FASTPDR_LAUNCH(tiles::weigh, blocks, threads, 0, stream, stored, b, memory.row_masses, memory.masses);
   const double log2_a = std::log2(curve.a);
   const Attraction attraction{static_cast<float>(curve.a),

@@ -189,8 +189,8 @@ __global__ void __launch_bounds__(kRowThreads, 2) search_rows(const Search searc
 template <int kThreads, int kPerThread>
 void launch(const Search& of, const Scales& scales, cudaStream_t stream) {
   constexpr int kRows = Group<kThreads>::kPerBlock;
-  FASTPDR_LAUNCH((search_rows<kThreads, kPerThread>), dim3(static_cast<unsigned>((of.n + kRows - 1) / kRows)),
-                 dim3(kRowThreads), 0, stream, of, scales);
+  FASTPDR_LAUNCH((search_rows<kThreads, kPerThread>), grid(divide_up(of.n, kRows)), dim3(kRowThreads), 0, stream, of,
+                 scales);
 }
 
 }  // namespace

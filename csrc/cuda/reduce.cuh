@@ -80,4 +80,36 @@ __device__ __forceinline__ T block_inclusive_sum(T value, T* total) {
   return sum + value;
 }
 
+// The counts behind ends[0] become ends [n + 1]; returns the last. By one block, in turns of its threads, each of which
+// takes kItems counts one after another.
+template <int kThreads, int kItems = 16>
+__device__ std::int64_t ends_of_counts(std::int64_t n, std::int64_t* ends) {
+  std::int64_t carry = 0;
+  for (std::int64_t begin = 0; begin < n; begin += kThreads * kItems) {
+    std::int64_t items[kItems], sum = 0, total;
+    const std::int64_t first = begin + static_cast<std::int64_t>(threadIdx.x) * kItems;
+#pragma unroll
+    for (int t = 0; t < kItems; ++t) {
+      items[t] = first + t < n ? ends[first + t + 1] : 0;
+      sum += items[t];
+    }
+    std::int64_t end = carry + block_inclusive_sum<kThreads>(sum, &total) - sum;
+#pragma unroll
+    for (int t = 0; t < kItems; ++t) {
+      end += items[t];
+      if (first + t < n) ends[first + t + 1] = end;
+    }
+    carry += total;
+  }
+  if (threadIdx.x == 0) ends[0] = 0;
+  return carry;
+}
+
+// As above where there is nothing to sum up: n rows without entries.
+template <int kThreads>
+__device__ void clear_ends(std::int64_t n, std::int64_t* ends) {
+  __syncthreads();  // another thread may have written them
+  for (std::int64_t i = threadIdx.x; i <= n; i += kThreads) ends[i] = 0;
+}
+
 }  // namespace fastpdr::cuda

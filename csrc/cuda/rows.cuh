@@ -10,7 +10,7 @@
 #include <limits>
 #include <type_traits>
 
-#include "reduce.cuh"
+#include "indexing.cuh"
 
 namespace fastpdr::cuda {
 

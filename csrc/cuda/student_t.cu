@@ -225,14 +225,14 @@ struct Ending {
         row_totals(by_row ? workspace.take<double>(kMostShareBlocks) : nullptr),
         row_repulsion(by_row ? workspace.take<float>(tiles::plan_of<AnyRepulsion>(b, c).splits * c * b) : nullptr),
         factors(workspace.take<double>(2)),
-        share_blocks(std::min(tiles::divide_up(b, kShareThreads), kMostShareBlocks)) {}
+        share_blocks(std::min(divide_up(b, kShareThreads), kMostShareBlocks)) {}
 
   // Leaves the repulsion by row, and returns where the value of its part of the loss is.
   Totals repel_by_row(const float* y, const std::int64_t* points, std::int64_t b, std::int64_t c, double dof,
                       Totals masses, const double* row_masses, tiles::Planes mass_planes, tiles::Planes z_planes,
                       cudaStream_t stream) const {
-    FASTPDR_LAUNCH(share_rows, tiles::grid(share_blocks), dim3(kShareThreads), 0, stream, masses, row_masses,
-                   mass_planes, z_planes, b, share, row_totals);
+    FASTPDR_LAUNCH(share_rows, grid(share_blocks), dim3(kShareThreads), 0, stream, masses, row_masses, mass_planes,
+                   z_planes, b, share, row_totals);
     launch_term<RowRepulsion>(y, points, b, c, dof, row_repulsion, nullptr, stream, static_cast<const float*>(share));
     return {row_totals, share_blocks};
   }
@@ -339,7 +339,7 @@ cudaError_t student_t_kl_csr(const float* y, const std::int64_t* indptr, const s
   const std::size_t pulled_bytes = static_cast<std::size_t>(b * c) * sizeof(std::int64_t);
   const cudaError_t error = cudaMemsetAsync(memory.pulled, 0, pulled_bytes, stream);
   if (error != cudaSuccess) return error;
-  const dim3 blocks = tiles::grid(memory.blocks), threads(tiles::kStoredThreads);
+  const dim3 blocks = grid(memory.blocks), threads(tiles::kStoredThreads);
   FASTPDR_LAUNCH(tiles::weigh, blocks, threads, 0, stream, stored, b, memory.row_masses, memory.masses);
   // (y_i - y_j) / t is longest at |y_i - y_j|^2 = dof.
   FASTPDR_LAUNCH((tiles::attract<Attraction>), blocks, threads, 0, stream, y, stored, b, static_cast<int>(c),

@@ -6,7 +6,8 @@
 // puts columns in order and keeps that of repeated ones. Precision policy: values are copied.
 #include "fastpdr/cuda.h"
 #include "fastpdr/subgraph.h"
-#include "reduce.cuh"
+#include "indexing.cuh"
+#include "sort.cuh"
 
 namespace fastpdr::cuda {
 namespace {
@@ -34,11 +35,6 @@ __device__ __forceinline__ bool inside(std::int64_t index, std::int64_t size) {
   return static_cast<std::uint64_t>(index) < static_cast<std::uint64_t>(size);
 }
 
-// How many rows there are; what is behind them is padding.
-__device__ __forceinline__ std::int64_t points_of(const std::int64_t* points, std::int64_t b) {
-  return points == nullptr ? b : min(max(*points, std::int64_t{0}), b);
-}
-
 __device__ void report(const Marks& marks, std::int64_t code) {
   atomicMax(marks.fault, static_cast<int>(-code));
 }
@@ -61,15 +57,10 @@ __global__ void __launch_bounds__(kThreads) mark(Matrix matrix, const std::int64
   if (atomicExch(marks.places + row, static_cast<int>(s)) >= 0) report(marks, kSubgraphRepeatedRow);
 }
 
-// The row of this warp, or b.
-__device__ __forceinline__ std::int64_t row_of_warp() {
-  return static_cast<std::int64_t>(blockIdx.x) * kRows + threadIdx.x / kWarp;
-}
-
 __global__ void __launch_bounds__(kThreads)
     count(Matrix matrix, const std::int64_t* __restrict__ rows, const std::int64_t* __restrict__ points, std::int64_t b,
           Marks marks, std::int64_t* __restrict__ indptr_out) {
-  const std::int64_t s = row_of_warp();
+  const std::int64_t s = row_of_warp<kThreads>();
   if (s >= b) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const Range range = s < points_of(points, b) ? entries_of(matrix, rows[s]) : Range{0, 0};
@@ -88,48 +79,15 @@ __global__ void __launch_bounds__(kThreads)
   if (lane == 0) indptr_out[s + 1] = found;
 }
 
-// One block: counts become indptr, in turns of its threads. What cannot be had leaves an empty matrix.
-__global__ void __launch_bounds__(kThreads)
-    scan(std::int64_t b, const int* fault, std::int64_t capacity, std::int64_t* __restrict__ indptr_out,
-         std::int64_t* __restrict__ entries) {
-  std::int64_t carry = 0;
-  for (std::int64_t begin = 0; begin < b; begin += kThreads) {
-    const std::int64_t s = begin + threadIdx.x;
-    std::int64_t total;
-    const std::int64_t sum = block_inclusive_sum<kThreads>(s < b ? indptr_out[s + 1] : 0, &total);
-    if (s < b) indptr_out[s + 1] = carry + sum;
-    carry += total;
-  }
+// One block: counts become indptr. What cannot be had leaves an empty matrix.
+__global__ void __launch_bounds__(kThreads) scan(std::int64_t b, const int* fault, std::int64_t capacity,
+                                                 std::int64_t* indptr_out, std::int64_t* __restrict__ entries) {
+  const std::int64_t total = ends_of_counts<kThreads>(b, indptr_out);
   const std::int64_t result = *fault > 0         ? -static_cast<std::int64_t>(*fault)
-                              : carry > capacity ? kSubgraphNoRoom
-                                                 : carry;
-  if (threadIdx.x == 0) {
-    indptr_out[0] = 0;
-    *entries = result;
-  }
-  if (result >= 0) return;
-  for (std::int64_t s = threadIdx.x; s < b; s += kThreads) indptr_out[s + 1] = 0;
-}
-
-// All lanes of a warp; an ascending bitonic sort whose first step of each merge runs backwards, so that sizes other
-// than powers of two need no padding.
-__device__ void sort(std::int64_t* keys, std::int64_t size, int lane) {
-  const auto order = [&](std::int64_t low, std::int64_t high) {
-    if (high >= size || keys[low] <= keys[high]) return;
-    const std::int64_t key = keys[low];
-    keys[low] = keys[high];
-    keys[high] = key;
-  };
-  for (std::int64_t width = 2; width < 2 * size; width *= 2) {
-    for (std::int64_t step = width / 2; step > 0; step /= 2) {
-      __syncwarp();
-      for (std::int64_t pair = lane; 2 * (pair / step) * step + pair % step < size; pair += kWarp) {
-        const std::int64_t low = 2 * (pair / step) * step + pair % step;
-        order(low, step == width / 2 ? low / width * width + width - 1 - low % width : low + step);
-      }
-    }
-  }
-  __syncwarp();
+                              : total > capacity ? kSubgraphNoRoom
+                                                 : total;
+  if (threadIdx.x == 0) *entries = result;
+  if (result < 0) clear_ends<kThreads>(b, indptr_out);
 }
 
 template <typename T>
@@ -137,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
     fill(Matrix matrix, const T* __restrict__ values, const std::int64_t* __restrict__ rows, std::int64_t b,
          const int* __restrict__ places, const std::int64_t* __restrict__ indptr_out, std::int64_t* indices_out,
          T* __restrict__ values_out) {
-  const std::int64_t s = row_of_warp();
+  const std::int64_t s = row_of_warp<kThreads>();
   if (s >= b) return;
   const std::int64_t begin_out = indptr_out[s], size = indptr_out[s + 1] - begin_out;
   if (size == 0) return;
@@ -153,16 +111,12 @@ __global__ void __launch_bounds__(kThreads)
     if (place >= 0) keys[found + before] = static_cast<std::int64_t>(place) << kOffsetBits | (i - range.begin);
     found += __popc(lanes);
   }
-  sort(keys, size, lane);
+  bitonic_sort<kWarp>(keys, size, lane);
   for (std::int64_t t = lane; t < size; t += kWarp) {
     const std::int64_t key = keys[t], offset = key & ((std::int64_t{1} << kOffsetBits) - 1);
     keys[t] = key >> kOffsetBits;
     values_out[begin_out + t] = values[range.begin + offset];
   }
-}
-
-unsigned blocks(std::int64_t size, int of) {
-  return static_cast<unsigned>((size + of - 1) / of);
 }
 
 Marks marks_in(void* workspace, std::int64_t n) {
@@ -175,7 +129,7 @@ cudaError_t fill_as(const Matrix& matrix, const T* values, const std::int64_t* r
                     const void* workspace, const std::int64_t* indptr_out, std::int64_t* indices_out, T* values_out,
                     cudaStream_t stream) {
   if (b == 0) return cudaSuccess;
-  FASTPDR_LAUNCH(fill<T>, dim3(blocks(b, kRows)), dim3(kThreads), 0, stream, matrix, values, rows, b,
+  FASTPDR_LAUNCH(fill<T>, grid(divide_up(b, kRows)), dim3(kThreads), 0, stream, matrix, values, rows, b,
                  static_cast<const int*>(workspace), indptr_out, indices_out, values_out);
   return cudaGetLastError();
 }
@@ -195,8 +149,8 @@ cudaError_t subgraph_count(const std::int64_t* indptr, const std::int64_t* indic
   const cudaError_t error = cudaMemsetAsync(workspace, 0xff, subgraph_workspace(n), stream);
   if (error != cudaSuccess) return error;
   if (b > 0) {
-    FASTPDR_LAUNCH(mark, dim3(blocks(b, kThreads)), dim3(kThreads), 0, stream, matrix, rows, points, b, marks);
-    FASTPDR_LAUNCH(count, dim3(blocks(b, kRows)), dim3(kThreads), 0, stream, matrix, rows, points, b, marks,
+    FASTPDR_LAUNCH(mark, grid(divide_up(b, kThreads)), dim3(kThreads), 0, stream, matrix, rows, points, b, marks);
+    FASTPDR_LAUNCH(count, grid(divide_up(b, kRows)), dim3(kThreads), 0, stream, matrix, rows, points, b, marks,
                    indptr_out);
   }
   FASTPDR_LAUNCH(scan, dim3(1), dim3(kThreads), 0, stream, b, marks.fault, capacity, indptr_out, entries);

@@ -6,7 +6,7 @@
 // Precision policy: arithmetic in float64 without fused operations, as on the CPU; one rounding.
 #include "fastpdr/cuda.h"
 #include "fastpdr/symmetrize.h"
-#include "reduce.cuh"
+#include "indexing.cuh"
 #include "sort.cuh"
 
 namespace fastpdr::cuda {
@@ -17,7 +17,6 @@ using Count = unsigned long long;  // what atomics take
 
 constexpr int kThreads = 256;
 constexpr int kRows = kThreads / kWarp;
-constexpr int kScanThreads = 256, kScanItems = 16;
 constexpr int kColumnBits = 33;            // the column's offset in a key
 constexpr std::int64_t kBlockKeys = 4096;  // in shared memory
 constexpr std::int64_t kWarpKeys = kBlockKeys / kRows;
@@ -81,30 +80,15 @@ __global__ void __launch_bounds__(kThreads) tally(const Graph<T> graph, const Wo
   atomicAdd(counts + edge.column, Count{1});
 }
 
-// One block: the counts behind ends[0] become ends. At a fault all of them become 0, and the fault the result.
-__global__ void __launch_bounds__(kScanThreads)
+// One block: counts become ends. At a fault all of them become 0, and the fault the result.
+__global__ void __launch_bounds__(kThreads)
     scan(std::int64_t n, const Count* __restrict__ fault, std::int64_t* ends, std::int64_t* __restrict__ result) {
-  std::int64_t carry = 0;
   const bool wrong = fault != nullptr && *fault != kNoFault;
-  for (std::int64_t begin = 0; begin < n; begin += kScanThreads * kScanItems) {
-    std::int64_t items[kScanItems], sum = 0, total;
-    const std::int64_t first = begin + static_cast<std::int64_t>(threadIdx.x) * kScanItems;
-#pragma unroll
-    for (int t = 0; t < kScanItems; ++t) {
-      items[t] = !wrong && first + t < n ? ends[first + t + 1] : 0;
-      sum += items[t];
-    }
-    std::int64_t end = carry + block_inclusive_sum<kScanThreads>(sum, &total) - sum;
-#pragma unroll
-    for (int t = 0; t < kScanItems; ++t) {
-      end += items[t];
-      if (first + t < n) ends[first + t + 1] = end;
-    }
-    carry += total;
+  const std::int64_t entries = ends_of_counts<kThreads>(n, ends);
+  if (wrong) clear_ends<kThreads>(n, ends);
+  if (threadIdx.x == 0 && result != nullptr) {
+    *result = wrong ? -1 - static_cast<std::int64_t>(*fault % 4) : entries;
   }
-  if (threadIdx.x > 0) return;
-  ends[0] = 0;
-  if (result != nullptr) *result = wrong ? -1 - static_cast<std::int64_t>(*fault % 4) : carry;
 }
 
 template <typename T>
@@ -188,14 +172,10 @@ __device__ __forceinline__ std::int64_t merge_row(const T* __restrict__ values, 
   return count;
 }
 
-__device__ __forceinline__ std::int64_t row_of_warp() {
-  return static_cast<std::int64_t>(blockIdx.x) * kRows + threadIdx.x / kWarp;
-}
-
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     count_merged(const Graph<T> graph, const Factors factors, const Work work, std::int64_t* __restrict__ indptr_out) {
-  const std::int64_t row = row_of_warp();
+  const std::int64_t row = row_of_warp<kThreads>();
   if (row >= graph.n) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t begin = work.ends[row], end = work.ends[row + 1];
@@ -216,13 +196,9 @@ __global__ void __launch_bounds__(kThreads)
     fill(const T* __restrict__ values, std::int64_t n, std::int64_t k, const Factors factors, const Work work,
          const std::int64_t* __restrict__ indptr_out, std::int64_t* __restrict__ indices_out,
          T* __restrict__ values_out) {
-  const std::int64_t row = row_of_warp();
+  const std::int64_t row = row_of_warp<kThreads>();
   if (row >= n || indptr_out[row] == indptr_out[row + 1]) return;
   merge_row<T>(values, k, factors, work, row, indices_out + indptr_out[row], values_out + indptr_out[row]);
-}
-
-dim3 blocks(std::int64_t size, int of) {
-  return dim3(static_cast<unsigned>((size + of - 1) / of));
 }
 
 template <typename T>
@@ -237,15 +213,16 @@ cudaError_t count_as(const Graph<T>& graph, const Factors& factors, void* worksp
   if (error != cudaSuccess) return error;
   error = cudaMemsetAsync(work.ends, 0, static_cast<std::size_t>(2 * n + 1) * sizeof(Count), stream);
   if (error != cudaSuccess) return error;
-  if (places > 0) FASTPDR_LAUNCH(tally<T>, blocks(places, kThreads), dim3(kThreads), 0, stream, graph, work);
-  FASTPDR_LAUNCH(scan, dim3(1), dim3(kScanThreads), 0, stream, n, static_cast<const Count*>(nullptr), work.ends,
+  if (places > 0) FASTPDR_LAUNCH(tally<T>, grid(divide_up(places, kThreads)), dim3(kThreads), 0, stream, graph, work);
+  FASTPDR_LAUNCH(scan, dim3(1), dim3(kThreads), 0, stream, n, static_cast<const Count*>(nullptr), work.ends,
                  static_cast<std::int64_t*>(nullptr));
-  if (places > 0) FASTPDR_LAUNCH(scatter<T>, blocks(places, kThreads), dim3(kThreads), 0, stream, graph, work);
+  if (places > 0) FASTPDR_LAUNCH(scatter<T>, grid(divide_up(places, kThreads)), dim3(kThreads), 0, stream, graph, work);
   if (n > 0) {
-    FASTPDR_LAUNCH(sort_keys, blocks(n, kRows), dim3(kThreads), 0, stream, n, work);
-    FASTPDR_LAUNCH(count_merged<T>, blocks(n, kRows), dim3(kThreads), 0, stream, graph, factors, work, indptr_out);
+    FASTPDR_LAUNCH(sort_keys, grid(divide_up(n, kRows)), dim3(kThreads), 0, stream, n, work);
+    FASTPDR_LAUNCH(count_merged<T>, grid(divide_up(n, kRows)), dim3(kThreads), 0, stream, graph, factors, work,
+                   indptr_out);
   }
-  FASTPDR_LAUNCH(scan, dim3(1), dim3(kScanThreads), 0, stream, n, work.fault, indptr_out, entries);
+  FASTPDR_LAUNCH(scan, dim3(1), dim3(kThreads), 0, stream, n, work.fault, indptr_out, entries);
   return cudaGetLastError();
 }
 
@@ -254,7 +231,7 @@ cudaError_t fill_as(const T* values, std::int64_t n, std::int64_t k, const Facto
                     const std::int64_t* indptr_out, std::int64_t* indices_out, T* values_out, cudaStream_t stream) {
   if (n == 0) return cudaSuccess;
   const Work work = work_in(const_cast<void*>(workspace), n);
-  FASTPDR_LAUNCH(fill<T>, blocks(n, kRows), dim3(kThreads), 0, stream, values, n, k, factors, work, indptr_out,
+  FASTPDR_LAUNCH(fill<T>, grid(divide_up(n, kRows)), dim3(kThreads), 0, stream, values, n, k, factors, work, indptr_out,
                  indices_out, values_out);
   return cudaGetLastError();
 }

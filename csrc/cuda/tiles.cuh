@@ -16,7 +16,7 @@
 #include <algorithm>
 #include <cfloat>
 
-#include "reduce.cuh"
+#include "indexing.cuh"
 
 namespace fastpdr::cuda::tiles {
 
@@ -72,19 +72,6 @@ __device__ __forceinline__ float inverse_root(float x) {
 #endif
 
 constexpr double kLn2 = 0.693147180559945309417;
-
-// How many of the b rows of a map are points. The rest is padding: it takes no part, and its gradient is 0.
-__device__ __forceinline__ std::int64_t points_of(const std::int64_t* points, std::int64_t b) {
-  return points == nullptr ? b : min(max(*points, std::int64_t{0}), b);
-}
-
-inline dim3 grid(std::int64_t blocks) {
-  return dim3(static_cast<unsigned>(blocks));
-}
-
-inline std::int64_t divide_up(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
 
 // Cuts a caller's memory into aligned pieces; without memory it only counts the bytes.
 class Workspace {
