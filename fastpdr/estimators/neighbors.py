@@ -110,7 +110,8 @@ class NeighborEmbedding(ParametricEmbedding):
                 f"{type(self).__name__}: no row has a neighbour with a weight, so there is nothing to learn"
             )
         self.graph_ = scipy_csr(graph)
-        batches = EdgeBatches(graph.to(fit.rows.device), self._batch_size(len(fit.rows)), None, fit.seed)
+        graph = graph.to(fit.rows.device)
+        batches = EdgeBatches(graph, self._batch_size(len(fit.rows)), None, fit.seed)
         return PairObjective(graph.to(fit.device), self._curve(len(fit.rows)), batches)
 
     def _make_terms(self, fit: Fit) -> list[nn.Module]:

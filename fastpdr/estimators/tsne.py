@@ -56,9 +56,10 @@ class TSNE(ParametricEmbedding):
             return BatchTSNE(fit.rows, levels, self.dof, RandomBatches(n, batch_size, fit.generator))
         levels = levels or neighbor_scales(n)
         p = perplexity_affinities(self._neighbors(fit, min(n - 1, math.ceil(3 * max(levels)))), levels)
-        if n <= RANDOM_ROWS:
-            return NeighborTSNE(p.to(fit.device), self.dof, RandomBatches(n, batch_size, fit.generator))
-        batches = EdgeBatches(p.to(fit.rows.device), batch_size, math.ceil(n / batch_size), fit.seed)
+        p = p.to(fit.rows.device)
+        batches: RandomBatches | EdgeBatches = RandomBatches(n, batch_size, fit.generator)
+        if n > RANDOM_ROWS:
+            batches = EdgeBatches(p, batch_size, math.ceil(n / batch_size), fit.seed)
         return NeighborTSNE(p.to(fit.device), self.dof, batches)
 
     def _neighbors(self, fit: Fit, k: int) -> KNNGraph:

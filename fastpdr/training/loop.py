@@ -103,9 +103,9 @@ def train(
     objective.fixed = graphs is not None
     run = step if graphs is None else Recorder(step, graphs, device)
     sources = [inputs] if objective.data is None else [inputs, objective.data]
-    rate_factor = make_schedule(settings, settings.n_epochs * objective.per_epoch)
-    state = TrainingState(encoder, settings.n_epochs)
     number, steps = 0, settings.n_epochs * objective.per_epoch
+    rate_factor = make_schedule(settings, steps)
+    state = TrainingState(encoder, settings.n_epochs)
     for network in networks:
         network.train()
     for epoch in range(settings.n_epochs):
