@@ -41,7 +41,7 @@ from fastpdr.estimators.saving import save
 from fastpdr.metrics import trustworthiness
 from fastpdr.training import InputScaling, TrainingSettings, TrainingState, build_encoder, train
 from fastpdr.training.callbacks import Callback, EarlyStopping, ProgressBar, close_callbacks
-from fastpdr.training.encoder import ACTIVATIONS
+from fastpdr.training.encoder import ACTIVATIONS, Reduction
 from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import Objective
 
@@ -186,14 +186,15 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             target = self._initial_map(rows) if start is None else None
             if target is not None:
                 pretrain(network, inputs, target, settings, fit.generator)
-            state = self._run(network, fit, objective, settings, terms)
+            whole = network if own else nn.Sequential(encoder[0], Reduction(axes).to(device), network)
+            state = self._run(network, fit, objective, settings, self._observer(whole), terms)
             if not own:
                 encoder[1].keep_outputs(self.n_components)
             if axes is not None:
                 encoder[1].absorb_projection(axes.to(device))
         self.encoder_ = encoder.eval()
         self._keep(state, terms, fit)
-        self.embedding_ = self._place(data)
+        self.embedding_ = self._place(data, self.encoder_)
         return self
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
@@ -227,7 +228,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         ndarray of shape (m, n_components), float32
         """
         check_is_fitted(self)
-        return self._place(self._validated(X, reset=False))
+        return self._place(self._validated(X, reset=False), self.encoder_)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """How well the map keeps the neighbours of rows: their trustworthiness, for model selection on held-out rows.
@@ -247,7 +248,9 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         check_is_fitted(self)
         data = self._validated(X, reset=False, ensure_min_samples=3)
         sample = SCORED_ROWS if len(data) > FULLY_SCORED_ROWS else None
-        return trustworthiness(data, self._place(data), n_neighbors=min(12, (len(data) - 1) // 2), sample=sample)
+        return trustworthiness(
+            data, self._place(data, self.encoder_), n_neighbors=min(12, (len(data) - 1) // 2), sample=sample
+        )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Save the fitted map as a folder: ``config.json`` and ``encoder.safetensors``, no pickle, no training data.
@@ -359,6 +362,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         fit: Fit,
         objective: Objective,
         settings: TrainingSettings,
+        transform: Callable[[ArrayLike], NDArray[np.float32]],
         terms: Sequence[nn.Module],
     ) -> TrainingState:
         callbacks: list[Callback | Callable[[TrainingState], bool | None]] = list(self.callbacks or ())
@@ -367,14 +371,25 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         if self.verbose:
             callbacks.insert(0, ProgressBar(settings.n_epochs, type(self).__name__))
         try:
-            return train(network, fit.inputs, objective, settings, fit.generator, callbacks, terms)
+            return train(network, fit.inputs, objective, settings, fit.generator, transform, callbacks, terms)
         finally:
             close_callbacks(callbacks)
 
-    def _place(self, X: NDArray[Any]) -> NDArray[np.float32]:
+    def _observer(self, network: nn.Module) -> Callable[[ArrayLike], NDArray[np.float32]]:
+        """What places rows with a network that is being trained, and lets it be trained on."""
+
+        def transform(X: ArrayLike) -> NDArray[np.float32]:
+            try:
+                return self._place(self._validated(X, reset=False), network)
+            finally:
+                network.train()
+
+        return transform
+
+    def _place(self, X: NDArray[Any], network: nn.Module) -> NDArray[np.float32]:
         advice = "pass fewer rows at a time, or fit with device='cpu'"
         with explained_memory(type(self).__name__, X.shape, advice):
-            return place(self.encoder_, X, self.n_components, exact=self.encoder is None)
+            return place(network, X, self.n_components, exact=self.encoder is None)
 
 
 def _dtypes(X: object) -> list[type]:

@@ -43,7 +43,7 @@ def place(network: nn.Module, X: NDArray[Any], width: int, *, exact: bool = Fals
         for begin in range(0, len(X), ROWS_AT_ONCE):
             part = as_tensor(X[begin : begin + ROWS_AT_ONCE]).to(device)
             part = part if exact else part.float()
-            result[begin : begin + ROWS_AT_ONCE] = network(part).float().cpu().numpy()
+            result[begin : begin + ROWS_AT_ONCE] = network(part)[:, :width].float().cpu().numpy()
     return result
 
 

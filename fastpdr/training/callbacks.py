@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -22,12 +24,17 @@ class TrainingState:
         here, or the principal components of wide ones.
     n_epochs : int
         Epochs planned.
+    transform : callable
+        Places raw rows ``[m, d]`` as the network would now and returns ``[m, n_components]`` float32; the training
+        goes on as if it had not been asked.
     epoch : int
         Epochs done.
     loss_history : list of float
         Mean loss of every epoch so far.
     learning_rate : float
         Of the last step.
+    gradient_norm : float
+        Euclidean norm of the encoder's gradient in the last step, before ``clip_grad_norm`` shortens it.
     settled : bool
         The objective no longer changes with time: exaggeration is over and extra components are gone. Early stopping
         compares losses only from there on.
@@ -35,9 +42,11 @@ class TrainingState:
 
     encoder: nn.Module
     n_epochs: int
+    transform: Callable[[ArrayLike], NDArray[np.float32]]
     epoch: int = 0
     loss_history: list[float] = field(default_factory=list)
     learning_rate: float = 0.0
+    gradient_norm: float = 0.0
     settled: bool = False
 
 

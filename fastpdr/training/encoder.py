@@ -115,6 +115,20 @@ class MLP(nn.Module):
         first.in_features = len(axes)
 
 
+class Reduction(nn.Module):
+    """From rows to what an MLP reads: ``rows @ axes``, or the rows where there are no axes."""
+
+    axes: torch.Tensor | None
+
+    def __init__(self, axes: torch.Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("axes", axes, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map rows ``[b, d]`` to ``[b, n_features]``."""
+        return x if self.axes is None else x @ self.axes
+
+
 def build_decoder(scaling: InputScaling, n_inputs: int, hidden_dims: Sequence[int], activation: str) -> nn.Sequential:
     """Return the encoder's mirror image, ``Sequential(MLP, scaling back)``, from a map to raw rows."""
     mirror = MLP(n_inputs, scaling.mean.numel(), [*reversed(hidden_dims)], activation)

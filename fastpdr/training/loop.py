@@ -11,7 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from fastpdr import _native
@@ -54,6 +56,7 @@ def train(
     objective: Objective,
     settings: TrainingSettings,
     generator: torch.Generator,
+    transform: Callable[[ArrayLike], NDArray[np.float32]],
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] = (),
     terms: Sequence[nn.Module] = (),
 ) -> TrainingState:
@@ -69,6 +72,8 @@ def train(
         What is minimised, and how.
     generator : torch.Generator
         Draws the noise.
+    transform
+        Places raw rows with the encoder as it is, for callbacks.
     callbacks
         Run after each epoch; a true result stops.
     terms
@@ -105,7 +110,7 @@ def train(
     sources = [inputs] if objective.data is None else [inputs, objective.data]
     number, steps = 0, settings.n_epochs * objective.per_epoch
     rate_factor = make_schedule(settings, steps)
-    state = TrainingState(encoder, settings.n_epochs)
+    state = TrainingState(encoder, settings.n_epochs, transform)
     for network in networks:
         network.train()
     for epoch in range(settings.n_epochs):
@@ -120,6 +125,7 @@ def train(
         state.epoch = epoch + 1
         state.settled = exaggeration == 1.0 and state.epoch >= settings.n_epochs * ANNEALED_SHARE
         state.loss_history.append(step.mean_loss())
+        state.gradient_norm = step.gradient_norm()
         require_finite(state)
         if run_callbacks(callbacks, state):
             break

@@ -85,6 +85,7 @@ class Step:
         device = noise.device
         self.total = torch.zeros((), dtype=torch.float64, device=device)  # of loss times rows
         self.encoded = torch.zeros((), dtype=torch.int64, device=device)  # rows that count
+        self.norm = torch.zeros((), device=device)  # of the encoder's last gradient, where it is clipped
 
     def __call__(self, inputs: Inputs, phase: Phase) -> None:
         """Train on one batch."""
@@ -97,7 +98,9 @@ class Step:
         loss = self.objective.loss(faded, similarities, phase.exaggeration, batch.points)
         for term in self.terms:
             loss = loss + term(batch.rows, x, y[:, : self.n_components])
-        descend(self.networks, loss, self.optimizer, self.clip_grad_value, self.clip_grad_norm)
+        norms = descend(self.networks, loss, self.optimizer, self.clip_grad_value, self.clip_grad_norm)
+        if norms:
+            self.norm.copy_(norms[0])
         points = len(batch.rows) if batch.points is None else batch.points
         self.total += loss.detach().double() * points
         self.encoded += points
@@ -109,6 +112,13 @@ class Step:
         self.encoded.zero_()
         return mean
 
+    def gradient_norm(self) -> float:
+        """The norm of the encoder's last gradient, before it was clipped to a norm; waits for the device."""
+        if self.clip_grad_norm is not None:
+            return float(self.norm)
+        gradients = [p.grad for p in self.networks[0].parameters() if p.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
 
 def descend(
     networks: Sequence[nn.Module],
@@ -116,16 +126,21 @@ def descend(
     optimizer: torch.optim.Optimizer,
     clip_value: float | None,
     clip_norm: float | None,
-) -> None:
-    """One step of the optimizer; each network's gradient is clipped on its own."""
+) -> list[torch.Tensor]:
+    """One step of the optimizer; each network's gradient is clipped on its own.
+
+    Returns the norms that were clipped, as they were before.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    norms = []
     for network in networks:
         if clip_value is not None:
             nn.utils.clip_grad_value_(network.parameters(), clip_value)
         if clip_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+            norms.append(nn.utils.clip_grad_norm_(network.parameters(), clip_norm))
     optimizer.step()
+    return norms
 
 
 class Noise:

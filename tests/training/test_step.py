@@ -135,7 +135,7 @@ def trained(objective, numbers, graphs=None, monkeypatch=None, device="cpu", ter
     rows = torch.randn(N, 5)
     encoder = build_encoder(InputScaling.fit(rows), numbers.n_components + 2, [32, 32], "gelu").to(device)
     generator = torch.Generator(device).manual_seed(0)
-    state = train(encoder, rows.to(device), objective, numbers, generator, terms=terms)
+    state = train(encoder, rows.to(device), objective, numbers, generator, encoder, terms=terms)
     return state, nn.utils.parameters_to_vector(encoder.parameters()).detach().cpu()
 
 
@@ -315,7 +315,7 @@ def test_a_network_that_waits_is_run_as_it_is(graph, caplog):
     objective = objectives(graph, device="cuda")["umap"]()
     encoder = Waiting(5, 2).cuda()
     with caplog.at_level(logging.INFO, "fastpdr"):
-        train(encoder, torch.randn(N, 5).cuda(), objective, settings(), torch.Generator("cuda"))
+        train(encoder, torch.randn(N, 5).cuda(), objective, settings(), torch.Generator("cuda"), encoder)
     assert sum("CUDA graph" in record.message for record in caplog.records) == 1
 
 
@@ -327,7 +327,8 @@ def test_rows_of_the_host_train_a_network_on_a_gpu(graph, close):
         torch.manual_seed(0)
         encoder = build_encoder(InputScaling.fit(rows), 4, [32], "gelu").cuda()
         objective = PairObjective(graph.cuda(), UMAP, EdgeBatches(graph.to(home), 64, 6, 3))
-        state = train(encoder, rows.to(home), objective, settings(n_epochs=8), torch.Generator(home).manual_seed(0))
+        generator = torch.Generator(home).manual_seed(0)
+        state = train(encoder, rows.to(home), objective, settings(n_epochs=8), generator, encoder)
         curves.append(torch.tensor(state.loss_history))
     close(*curves, 1e-3)
 
