@@ -9,7 +9,7 @@ scale       R_NX AUC, neighbourhood preservation and trustworthiness of 15 neigh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,11 @@ from fastpdr.metrics import evaluate, knn_accuracy, neighborhood_hit
 from .sets import Split
 
 Labels = NDArray[np.int64] | None
+Figures = dict[str, Any]  # None where a figure needs labels that the set does not have
 
 
-def judge(protocol: str, data: Split, Z: NDArray, Z_test: NDArray) -> dict[str, float | None]:
-    """All figures of a protocol: of the training map, of the test map, and of both.
+def judge(protocol: str, data: Split, Z: NDArray, Z_test: NDArray) -> Figures:
+    """All figures of a protocol.
 
     Parameters
     ----------
@@ -33,8 +34,9 @@ def judge(protocol: str, data: Split, Z: NDArray, Z_test: NDArray) -> dict[str, 
 
     Returns
     -------
-    dict of str to float or None
-        None where a figure needs labels that the set does not have.
+    Figures
+        Of the test map, of the training map, and of both: the gap in mu (training - test), or the accuracy of 10-NN
+        from the training map's labels to the test rows.
 
     Raises
     ------
@@ -44,20 +46,24 @@ def judge(protocol: str, data: Split, Z: NDArray, Z_test: NDArray) -> dict[str, 
     for rows, places in (("training", Z), ("test", Z_test)):
         if bad := int((~np.isfinite(places).all(axis=1)).sum()):
             raise FloatingPointError(f"{bad} of the {len(places)} places of {rows} rows are not finite")
-    of_map = MEASURES[protocol]
-    test = {f"test_{key}": value for key, value in of_map(data.X_test, Z_test, data.y_test).items()}
-    train = {f"train_{key}": value for key, value in of_map(data.X, Z, data.y).items()}
-    scores = {**test, **train}
+    measure = published if protocol == "published" else scale
+    test = {f"test_{key}": value for key, value in measure(data.X_test, Z_test, data.y_test).items()}
+    train = {f"train_{key}": value for key, value in measure(data.X, Z, data.y).items()}
+    return {**test, **train, **_of_both(protocol, data, Z, Z_test, test, train)}
+
+
+def _of_both(protocol: str, data: Split, Z: NDArray, Z_test: NDArray, test: Figures, train: Figures) -> Figures:
     if protocol == "published":
-        scores["gap_mu"] = scores["train_mu"] - scores["test_mu"]
-    else:
-        known = data.y is not None
-        scores["transfer_knn10"] = knn_accuracy(Z, data.y, Z_test, data.y_test, n_neighbors=10) if known else None
-    return scores
+        return {"gap_mu": train["train_mu"] - test["test_mu"]}
+    if data.y is None:
+        return {"transfer_knn10": None}
+    return {"transfer_knn10": knn_accuracy(Z, data.y, Z_test, data.y_test, n_neighbors=10)}
 
 
-def published(X: NDArray, Z: NDArray, y: Labels) -> dict[str, float | None]:
+def published(X: NDArray, Z: NDArray, y: Labels) -> Figures:
     """The published protocol's figures of one map."""
+    if y is None:
+        raise ValueError("the published protocol needs labels")
     scores = evaluate(X, Z, y, n_neighbors=7, label_neighbors=7, sample=len(X))
     trust, cont, hit = (scores[key] for key in ("trustworthiness", "continuity", "neighborhood_hit"))
     hit_self = (1 + 6 * neighborhood_hit(Z, y, n_neighbors=6)) / 7
@@ -72,7 +78,7 @@ def published(X: NDArray, Z: NDArray, y: Labels) -> dict[str, float | None]:
     }
 
 
-def scale(X: NDArray, Z: NDArray, y: Labels) -> dict[str, float | None]:
+def scale(X: NDArray, Z: NDArray, y: Labels) -> Figures:
     """The scale protocol's figures of one map."""
     scores = evaluate(X, Z, y, n_neighbors=15, label_neighbors=10)
     return {
@@ -81,9 +87,3 @@ def scale(X: NDArray, Z: NDArray, y: Labels) -> dict[str, float | None]:
         "trust15": scores["trustworthiness"],
         "knn10": scores.get("knn_accuracy"),
     }
-
-
-MEASURES: dict[str, Callable[[NDArray, NDArray, Labels], dict[str, float | None]]] = {
-    "published": published,
-    "scale": scale,
-}

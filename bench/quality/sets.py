@@ -29,9 +29,9 @@ def _as_they_are(X: NDArray, n: int) -> NDArray:
     return X
 
 
-def _pixels(X: NDArray, n: int) -> NDArray:
-    """From 0 to 1; scikit-learn's digits have 17 shades, the others 256."""
-    return X / np.float32(16 if X.max() <= 16 else 255)
+def _divided(most: int) -> Callable[[NDArray, int], NDArray]:
+    """Shades from 0 to `most` become 0 to 1."""
+    return lambda X, n: X / np.float32(most)
 
 
 def _standardized(X: NDArray, n: int) -> NDArray:
@@ -40,29 +40,65 @@ def _standardized(X: NDArray, n: int) -> NDArray:
 
 
 def _unit_rows(X: NDArray, n: int) -> NDArray:
-    """Euclidean neighbours of rows of length 1 are those by cosine, for every method and for the judge."""
+    """The nearest rows of length 1 are those by cosine, for every method and for the judge."""
     length = np.linalg.norm(X, axis=1, keepdims=True)
     return X / np.where(length > 0, length, 1)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: its file in $FASTPDR_DATA, how it is scaled, and (training rows, rows to judge) by protocol."""
+    """A data set.
 
-    file: str | None  # None: ships with scikit-learn
-    prepare: Callable[[NDArray, int], NDArray]
+    Parameters
+    ----------
+    file : str or None
+        In $FASTPDR_DATA, without ``.npz``; None ships with scikit-learn.
+    scale : function of all rows and the number of those that train
+    splits : dict
+        (Rows that train, rows to judge by) for each protocol.
+    """
+
+    file: str | None
+    scale: Callable[[NDArray, int], NDArray]
     splits: dict[str, tuple[int, int]]
 
 
+PUBLISHED, SCALE = (5_000, 15_000), (60_000, 10_000)
 SOURCES = {
-    "digits": Source(None, _pixels, {"published": (1347, 450), "scale": (1347, 450)}),
-    "mnist": Source("mnist_70k", _pixels, {"published": (5_000, 15_000), "scale": (60_000, 10_000)}),
-    "fashion": Source("fashion_mnist_70k", _pixels, {"published": (5_000, 15_000), "scale": (60_000, 10_000)}),
-    "letter": Source("letter_20k", _standardized, {"published": (5_000, 15_000)}),
-    "pbmc": Source("pbmc68k_reduced_700", _as_they_are, {"scale": (500, 200)}),
+    "digits": Source(None, _divided(16), {"published": (1347, 450), "scale": (1347, 450)}),
+    "mnist": Source("mnist_70k", _divided(255), {"published": PUBLISHED, "scale": SCALE}),
+    "fashion": Source("fashion_mnist_70k", _divided(255), {"published": PUBLISHED, "scale": SCALE}),
+    "letter": Source("letter_20k", _standardized, {"published": PUBLISHED}),
+    "pbmc": Source("pbmc68k_reduced_700", _as_they_are, {"published": (500, 200), "scale": (500, 200)}),
     "glove": Source("glove_341k", _unit_rows, {"scale": (321_479, 20_000)}),
     "census": Source("census_kdd_299k", _as_they_are, {"scale": (279_285, 20_000)}),
 }
+
+
+def require(name: str, protocol: str) -> Path | None:
+    """Where a set is; None for one that ships with scikit-learn.
+
+    Raises
+    ------
+    ValueError
+        The protocol has no split of the set.
+    FileNotFoundError
+        The set is not there.
+    """
+    source = SOURCES[name]
+    if protocol not in source.splits:
+        named = ", ".join(key for key, other in SOURCES.items() if protocol in other.splits)
+        raise ValueError(f"the {protocol} protocol is for {named}, not for {name}")
+    if source.file is None:
+        return None
+    help = f"{name} needs {source.file}.npz, and bench/quality/README.md says where it is from"
+    folder = os.environ.get("FASTPDR_DATA")
+    if not folder:
+        raise FileNotFoundError(f"FASTPDR_DATA must name the folder of the data sets: {help}")
+    path = Path(folder) / f"{source.file}.npz"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}: {help}")
+    return path
 
 
 def load(name: str, protocol: str) -> Split:
@@ -76,35 +112,23 @@ def load(name: str, protocol: str) -> Split:
 
     Raises
     ------
-    ValueError
-        The protocol has no split of the set.
-    FileNotFoundError
-        The set is not there.
+    ValueError, FileNotFoundError
+        As :func:`require`.
     """
-    source = SOURCES[name]
-    if protocol not in source.splits:
-        named = ", ".join(key for key, other in SOURCES.items() if protocol in other.splits)
-        raise ValueError(f"the {protocol} protocol is for {named}, not for {name}")
-    n, m = source.splits[protocol]
-    X, y = _read(source.file)
+    X, y = _read(require(name, protocol))
+    n, m = SOURCES[name].splits[protocol]
     order = np.random.default_rng(0).permutation(len(X))[: n + m]
-    X = source.prepare(X[order].astype(np.float32), n)
+    X = SOURCES[name].scale(X[order].astype(np.float32), n)
     if y is None:
         return Split(X[:n], None, X[n:], None)
     codes = np.unique(y, return_inverse=True)[1][order]
     return Split(X[:n], codes[:n], X[n:], codes[n:])
 
 
-def _read(file: str | None) -> tuple[NDArray, NDArray | None]:
-    if file is None:
+def _read(path: Path | None) -> tuple[NDArray, NDArray | None]:
+    if path is None:
         from sklearn.datasets import load_digits
 
         return load_digits(return_X_y=True)
-    folder = os.environ.get("FASTPDR_DATA")
-    if not folder:
-        raise FileNotFoundError(f"set FASTPDR_DATA to a folder that holds {file}.npz (see bench/quality/README.md)")
-    path = Path(folder) / f"{file}.npz"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; bench/quality/README.md says where the sets are from")
     with np.load(path) as archive:
         return archive["X"], archive.get("y")
