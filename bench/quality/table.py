@@ -97,19 +97,19 @@ def markdown(folder: Path) -> str:
 def _section(rows: list[Row], columns: dict[str, str]) -> str:
     lead = next(iter(columns))
     groups = sorted(_groups(rows, ("method", "changed")), key=lambda group: -_median(group[1], lead))
-    shown = [name for name in columns if any(row[name] for row in rows)]
+    shown = [name for name in columns if any(row.get(name) for row in rows)]
     lines = [["method", "changed", "seeds", "CPU s", *(columns[name] for name in shown), "version", "commit"]]
     lines.append(["---"] * len(lines[0]))
     for (method, changed), runs in groups:
         seconds = f"{_median(runs, 'fit_cpu_s'):.1f} + {_median(runs, 'place_cpu_s'):.1f}"
-        sources = [", ".join(sorted({row[name] for row in runs})) for name in ("version", "commit")]
+        sources = [", ".join(sorted({row.get(name, "") for row in runs})) for name in ("version", "commit")]
         figures = [_figure(runs, name) for name in shown]
         lines.append([METHODS[method].title, changed, str(len(runs)), seconds, *figures, *sources])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _figure(runs: list[Row], name: str) -> str:
-    values = [float(row[name]) for row in runs if row[name]]
+    values = [float(row[name]) for row in runs if row.get(name)]
     if not values:
         return ""
     spread = f" ± {_short((max(values) - min(values)) / 2)}" if len(values) > 1 else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bench.quality import table
 
 SHARED = {
-    **dict.fromkeys(table.COLUMNS["scale"]),
     "set": "digits",
     "method": "tsne",
     "changed": "defaults",
@@ -43,7 +42,7 @@ def test_rows_are_sorted_and_a_repeated_run_replaces_the_earlier(tmp_path):
 
 def test_a_new_column_leaves_earlier_rows_empty_there(tmp_path):
     path = tmp_path / "scale.csv"
-    table.add(path, row(test_rnx_auc=0.5))
+    table.add(path, row(test_rnx_auc=0.5, test_knn10=None))
     table.add(path, row(seed=1, test_rnx_auc=0.5, seconds_of_judging=4))
     first, second = table.read(path)
     assert (first["test_knn10"], first["seconds_of_judging"]) == ("", "")
