@@ -19,7 +19,7 @@ from fastpdr import ops, reference
 from fastpdr._native import build_info
 
 if TYPE_CHECKING:
-    from fastpdr import graph, metrics, plotting
+    from fastpdr import graph, metrics, plotting, report
     from fastpdr.estimators import (
         MultiscaleParametricTSNE,
         ParametricLargeVis,
@@ -46,10 +46,11 @@ __all__ = [
     "ops",
     "plotting",
     "reference",
+    "report",
     "save",
 ]
 
-_MODULES = ("graph", "metrics", "plotting")
+_MODULES = ("graph", "metrics", "plotting", "report")
 
 
 def __getattr__(name: str) -> Any:

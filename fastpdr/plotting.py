@@ -78,8 +78,8 @@ def map(
     ModuleNotFoundError
         matplotlib is not installed.
     """
-    points = _as_points(Z)
-    values = None if labels is None else _as_labels(labels, len(points))
+    points = as_points(Z, "map")
+    values = None if labels is None else as_labels(labels, len(points), "map")
     ax = _new_axes() if ax is None else ax
     order = np.random.default_rng(0).permutation(len(points))
     if values is None:
@@ -148,19 +148,21 @@ def require_matplotlib() -> None:
         raise ModuleNotFoundError("drawing a map needs matplotlib: pip install 'fastpdr[plot]'") from error
 
 
-def _as_points(Z: ArrayLike) -> NDArray:
+def as_points(Z: ArrayLike, function: str) -> NDArray:
+    """Return a map as an array [n, 2], or say in the name of a function what is wrong with it."""
     points = np.asarray(Z)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0 or points.dtype.kind not in "iuf":
-        raise ValueError(f"map: Z must be numbers [n, 2], got {points.dtype} {list(points.shape)}")
+        raise ValueError(f"{function}: Z must be numbers [n, 2], got {points.dtype} {list(points.shape)}")
     if not np.isfinite(points).all():
-        raise ValueError("map: Z must be finite, got NaN or infinity")
+        raise ValueError(f"{function}: Z must be finite, got NaN or infinity")
     return points
 
 
-def _as_labels(labels: ArrayLike, n: int) -> NDArray:
+def as_labels(labels: ArrayLike, n: int, function: str, argument: str = "labels") -> NDArray:
+    """Return labels as an array [n], or say in the name of a function what is wrong with them."""
     values = np.asarray(labels)
     if values.shape != (n,):
-        raise ValueError(f"map: labels must be [n] = [{n}], got shape {list(values.shape)}")
+        raise ValueError(f"{function}: {argument} must be [n] = [{n}], got shape {list(values.shape)}")
     return values
 
 
@@ -207,8 +209,8 @@ def _draw_values(ax: Axes, points: NDArray, values: NDArray, point_size: float |
 
 
 def _draw_classes(ax: Axes, points: NDArray, values: NDArray, point_size: float | None, legend: bool) -> None:
-    names, codes = _classes(values)
-    colors = _class_colors(len(names))
+    names, codes = as_classes(values)
+    colors = class_colors(len(names))
     _scatter(ax, points, point_size, color=colors[codes])
     if legend and len(names) <= LEGEND_CLASSES:
         _add_legend(ax, names, colors)
@@ -216,7 +218,7 @@ def _draw_classes(ax: Axes, points: NDArray, values: NDArray, point_size: float 
         _write_names(ax, points, names, codes)
 
 
-def _classes(values: NDArray) -> tuple[list[str], NDArray[np.int64]]:
+def as_classes(values: NDArray) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names in order and the class of each row, -1 where it has no label."""
     if values.dtype.kind == "O":
         missing = np.array([str(value) in ("None", "nan", "<NA>", "NaT") for value in values], dtype=bool)
@@ -229,7 +231,7 @@ def _classes(values: NDArray) -> tuple[list[str], NDArray[np.int64]]:
     return [f"{name:.0f}" if classes.dtype.kind == "f" else str(name) for name in classes], codes
 
 
-def _class_colors(n: int) -> NDArray[np.float64]:
+def class_colors(n: int) -> NDArray[np.float64]:
     """Return the colours [n + 1, 4] of n classes; the last is for rows without a label."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba_array

@@ -69,6 +69,12 @@ class Data(Section):
         return self
 
 
+class TrainData(Data):
+    """The same, and how much of it the training shall not see."""
+
+    held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
 class PipelineData(Data):
     """The same, with a word for which of the two sources it is."""
 
@@ -128,7 +134,7 @@ class Config(BaseModel):
     output: Any
 
 
-SECTIONS = {"train": ("model", Data, TrainOutput), "pipeline": ("algorithm", PipelineData, PipelineOutput)}
+SECTIONS = {"train": ("model", TrainData, TrainOutput), "pipeline": ("algorithm", PipelineData, PipelineOutput)}
 
 
 def load(path: Path | None, command: str, settings: Sequence[str] = (), seed: int | None = None) -> Config:

@@ -39,6 +39,10 @@ class Table:
             return self.X
         return importlib.import_module("pandas").DataFrame(self.X, columns=list(self.names))
 
+    def take(self, chosen: NDArray[np.bool_]) -> Table:
+        """Return a table of some of the rows."""
+        return replace(self, X=self.X[chosen], labels=None if self.labels is None else self.labels[chosen])
+
 
 def read(
     source: str,
@@ -115,17 +119,20 @@ def _name(table: Table, column: int) -> str:
     return str(column) if table.names is None else table.names[column]
 
 
-def write_map(path: Path, Z: NDArray, labels: NDArray | None = None) -> None:
+def write_map(path: Path, Z: NDArray, labels: NDArray | None = None, held_out: NDArray[np.bool_] | None = None) -> None:
     """Write a map in the format that the suffix names.
 
     Parameters
     ----------
     path : Path
-        A .npy file gets Z alone; .csv and .parquet get a named column for each component and the column label.
+        A .npy file gets Z alone; .csv and .parquet get a named column for each component and the columns label and
+        held_out.
     Z : ndarray [n, c]
         The map.
     labels : ndarray [n], optional
         One per row.
+    held_out : ndarray of bool [n], optional
+        Which rows the training has not seen.
 
     Raises
     ------
@@ -139,6 +146,8 @@ def write_map(path: Path, Z: NDArray, labels: NDArray | None = None) -> None:
         frame = formats.require("writing", path.suffix).DataFrame(Z, columns=projection_names(Z.shape[1]))
         if labels is not None:
             frame["label"] = labels
+        if held_out is not None:
+            frame["held_out"] = held_out
         if path.suffix == ".csv":
             frame.to_csv(aside, index=False)
         else:

@@ -10,7 +10,7 @@ import click
 
 from fastpdr._files import written_aside
 from fastpdr.cli import config as configs
-from fastpdr.cli import data, fit, output, train
+from fastpdr.cli import data, fit, learning, output, train
 
 JOBLIB_SUFFIXES = (".joblib", ".pkl")
 METRICS = ("trustworthiness", "silhouette", "neighborhood_preservation", "final_loss", "training_time_seconds")
@@ -38,7 +38,7 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     with ExitStack() as folders:
         for path in paths:
             folders.enter_context(output.writable_folder(path.parent))
-        learnt = fit.learn(table, train.make_model(config))
+        learnt = learning.learn(table, train.make_model(config))
         _write(learnt, config, *paths)
     facts = learnt.facts
     click.echo(output.aligned([(name.replace("_", " "), f"{facts[name]:.4f}") for name in METRICS if name in facts]))
@@ -63,7 +63,7 @@ def _refuse_used(paths: list[Path], overwrite: bool) -> None:
         raise ValueError(f"output.model_path {model} is no model that fastpdr wrote; move it away first") from error
 
 
-def _write(learnt: fit.Learnt, config: configs.Config, model: Path, embedding: Path, metrics: Path) -> None:
+def _write(learnt: learning.Learnt, config: configs.Config, model: Path, embedding: Path, metrics: Path) -> None:
     facts = learnt.facts
     content = {
         "metrics": {name: facts[name] for name in METRICS if name in facts},
@@ -78,7 +78,7 @@ def _write(learnt: fit.Learnt, config: configs.Config, model: Path, embedding: P
         _save(learnt, model)
 
 
-def _save(learnt: fit.Learnt, path: Path) -> None:
+def _save(learnt: learning.Learnt, path: Path) -> None:
     if path.suffix not in JOBLIB_SUFFIXES:
         fit.save_model(learnt.model, learnt.table, path)
         return

@@ -31,7 +31,15 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     table = read(config.data)
     kept = {"embedding": out.save_embeddings, "metrics": out.save_metrics, "preprocessing": out.save_preprocessing}
     without = [name for name, is_kept in kept.items() if not is_kept]
-    fit.run(table, make_model(config), folder, ".npy", without=without, config=configs.dump(config))
+    fit.run(
+        table,
+        make_model(config),
+        folder,
+        ".npy",
+        held_out=config.data.held_out,
+        without=without,
+        config=configs.dump(config),
+    )
 
 
 def read(section: configs.Data) -> data.Table:

@@ -12,15 +12,16 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
+from reports import Page, unpacked
 from running import NAMES, D, N, X, entries, run, y
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import fastpdr
-from fastpdr.cli import METHODS, config, fit, main
+from fastpdr.cli import METHODS, config, main, showing
 
-PARTS = {"model", "embedding.npy", "metrics.json", "map.png", "train.yml"}
+PARTS = {"model", "embedding.npy", "metrics.json", "map.png", "report.html", "train.yml"}
 SMALL = {"n_epochs": 2, "hidden_dims": [16, 8]}
 
 
@@ -124,9 +125,45 @@ def test_every_method_trains_and_its_written_config_trains_it_again(csv, here, m
 def test_outputs_can_be_left_out(csv, here):
     off = {"save_embeddings": False, "save_metrics": False, "save_preprocessing": False}
     train(data={"features": csv, "label_column": "kind"}, output={"model_dir": "out", "model_name": "m", **off})
-    assert entries(here / "out/m") == {"model", "map.png", "train.yml"}
+    assert entries(here / "out/m") == {"model", "map.png", "report.html", "train.yml"}
     model = fastpdr.load("out/m/model")
     assert type(model) is fastpdr.MultiscaleParametricTSNE
+
+
+def test_steps_before_the_map_do_not_see_held_out_rows(csv, here):
+    data = {"features": csv, "label_column": "kind", "held_out": 0.25}
+    train(data=data, preprocessing={"scaler": "StandardScaler", "pca": 2})
+    folder = here / "models/fastpdr_model"
+    held_out = np.load(folder / "held_out.npy")
+    assert held_out.sum() == 20
+    frame = pd.read_csv(csv).drop(columns="kind")
+    model = fastpdr.load(folder / "model")
+    np.testing.assert_allclose(model.named_steps["scaler"].mean_, frame[~held_out].mean(), rtol=1e-6)
+    scaled = model.named_steps["scaler"].transform(frame[~held_out])
+    np.testing.assert_allclose(model.named_steps["pca"].mean_, scaled.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(model.transform(frame), np.load(folder / "embedding.npy"), rtol=1e-5, atol=1e-5)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    scaled = model.named_steps["scaler"].transform(frame[held_out])
+    Z = np.load(folder / "embedding.npy")[held_out]
+    trust = fastpdr.metrics.trustworthiness(scaled, Z, n_neighbors=9)
+    assert metrics["held_out"]["trustworthiness"] == pytest.approx(trust, abs=1e-6)
+    page = Page(folder / "report.html")
+    assert "held_out: 0.25" in page.text
+    assert "60 for training, 20 held out" in page.text
+    run("train", "--config", folder / "train.yml", "--set", "output.model_name=again")
+    np.testing.assert_array_equal(np.load("models/again/held_out.npy"), held_out)
+
+
+def test_held_out_rows_are_placed_even_where_nothing_is_judged(csv, here):
+    train(data={"features": csv, "label_column": "kind", "held_out": 0.25}, output={"save_metrics": False})
+    page = Page(here / "models/fastpdr_model/report.html")
+    assert unpacked(page.data["held_out"]).sum() == 20
+    assert list(page.data["curves"]) == ["loss"]
+    assert "Measures" not in page.text
+
+
+def test_a_pipeline_holds_nothing_out(here):
+    assert "data.held_out: unknown key" in pipeline(data={"held_out": 0.5}, code=2)
 
 
 def test_labels_on_a_scale_and_from_a_file(here):
@@ -252,6 +289,9 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
         ("data: {label_column: true}", "data.label_column: expected a valid string or a valid integer, got True"),
         ("data: {allow_pickle: 'yes'}", "data.allow_pickle: expected a valid boolean, got 'yes'"),
         ("data: {labels: y.npy, label_column: y}", "data: give labels or label_column, not both"),
+        ("data: {held_out: 1}", "data.held_out: expected less than 1, got 1"),
+        ("data: {held_out: 0}", "data.held_out: expected greater than 0, got 0"),
+        ("data: {held_out: half}", "data.held_out: expected a valid number, got 'half'"),
         ("data: x.csv", "data: expected a mapping of keys, got 'x.csv'"),
         (
             "preprocessing: {scaler: Robust}",
@@ -355,7 +395,7 @@ def test_a_full_disk_leaves_the_older_results(csv, here, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fit, "_draw", full)
+    monkeypatch.setattr(showing, "draw_map", full)
     assert "Error: No space left on device" in train("--overwrite", "--seed", 9, data=section, code=1)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

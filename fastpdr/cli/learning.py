@@ -1,0 +1,208 @@
+"""A table learnt: which rows are held out, the map of all rows, and measures of those trained on and those not."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastpdr.cli import data, output
+
+EVALUATED_NEIGHBORS, LABEL_NEIGHBORS = 12, 7
+FEWEST_ROWS = 3  # that can be judged
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Measures of a map against the data as it was scaled; nothing where it was not judged."""
+
+    scores: dict[str, float]
+    rnx: NDArray | None = None  # [n - 2]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The rows that the training has not seen."""
+
+    rows: NDArray[np.bool_]  # [n], which they are
+    seconds: float  # to place them
+    judgement: Judgement  # of them among themselves, but for knn_accuracy, in which the training rows vote
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A table and what was made of it."""
+
+    table: data.Table
+    model: Any  # an estimator, or a pipeline that ends with one
+    Z: NDArray  # [n, c], of all rows
+    seconds: float
+    judgement: Judgement  # of the rows that were trained on
+    held_out: HeldOut | None = None
+
+    @property
+    def estimator(self) -> Any:
+        """The map itself, without the steps before it."""
+        return estimator_of(self.model)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Of the rows that were trained on."""
+        return self.judgement.scores
+
+    @property
+    def held_out_facts(self) -> dict[str, Any]:
+        """The scores of the held-out rows, their number and the time that they took; nothing where there are none."""
+        if self.held_out is None:
+            return {}
+        return self.held_out.judgement.scores | {
+            "transform_time_seconds": self.held_out.seconds,
+            "n_samples": int(self.held_out.rows.sum()),
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The scores, and how they came about."""
+        held_out = self.held_out_facts
+        return (
+            self.scores
+            | {
+                "training_time_seconds": self.seconds,
+                "final_loss": float(self.estimator.loss_history_[-1]),
+                "n_epochs": int(self.estimator.n_iter_),
+                "n_samples": self.table.X.shape[0] - held_out.get("n_samples", 0),
+                "n_features": self.table.X.shape[1],
+                "n_components": self.Z.shape[1],
+                "method": type(self.estimator).__name__,
+                "label_column": self.table.label_column,
+            }
+            | ({"held_out": held_out} if held_out else {})
+            | {"versions": output.versions()}
+        )
+
+
+def learn(table: data.Table, model: Any, *, held_out: float | None = None, judged: bool = True) -> Learnt:
+    """Train, place the rows that were held out, and judge the map of both.
+
+    The measure is the data as it was scaled; before PCA, which is part of what is judged.
+
+    Parameters
+    ----------
+    table : Table
+        The rows [n, d] and perhaps labels.
+    model : fastpdr estimator or sklearn.pipeline.Pipeline
+        Not yet fitted.
+    held_out : float, optional
+        Share of the rows that neither the map nor a step before it sees; drawn by the seed of the model.
+    judged : bool
+        Whether to judge.
+
+    Raises
+    ------
+    ValueError
+        Too few rows, or data or parameters that the estimator refuses.
+    FloatingPointError
+        The training diverged.
+    """
+    n = len(table.X)
+    if n < FEWEST_ROWS:
+        raise ValueError(f"the data must have at least {FEWEST_ROWS} rows, got {n}")
+    data.require_finite(table)
+    unseen = None if held_out is None else held_out_rows(table, held_out, estimator_of(model).random_state)
+    # Whether labels are classes is said of all of them, not of those that a part happens to have.
+    judgeable = replace(table, labels=classes_of(table))
+    trained = judgeable if unseen is None else judgeable.take(~unseen)
+    Z, seconds = _timed(model.fit_transform, trained.rows)
+    judgement = _judge(model, trained, Z) if judged else Judgement({})
+    if unseen is None:
+        return Learnt(table, model, Z, seconds, judgement)
+    placed = judgeable.take(unseen)
+    Z_placed, placing = _timed(model.transform, placed.rows)
+    of_placed = _judge(model, placed, Z_placed) if judged else Judgement({})
+    if judged and judgeable.labels is not None:
+        of_placed.scores["knn_accuracy"] = _accuracy(Z, trained, Z_placed, placed)
+    whole = np.empty((n, Z.shape[1]), Z.dtype)
+    whole[~unseen], whole[unseen] = Z, Z_placed
+    return Learnt(table, model, whole, seconds, judgement, HeldOut(unseen, placing, of_placed))
+
+
+def held_out_rows(table: data.Table, share: float, seed: int) -> NDArray[np.bool_]:
+    """Draw the rows that are held out, as large a share of each class where every class has rows enough.
+
+    Parameters
+    ----------
+    table : Table
+        n rows and perhaps labels.
+    share : float
+        Between 0 and 1; the number of rows is rounded up.
+    seed : int
+        The same seed draws the same rows.
+
+    Returns
+    -------
+    ndarray of bool [n]
+        Which rows are held out.
+
+    Raises
+    ------
+    ValueError
+        Fewer than three rows would be held out, or left for the training.
+    """
+    from sklearn.model_selection import train_test_split
+
+    n = len(table.X)
+    held_out = math.ceil(share * n)
+    if min(held_out, n - held_out) < FEWEST_ROWS:
+        raise ValueError(
+            f"held_out {share:g} of {n} rows holds out {held_out} and leaves {n - held_out} for the training; "
+            f"both must be at least {FEWEST_ROWS}"
+        )
+    classes = classes_of(table)
+    if classes is not None:
+        sizes = np.unique(classes, return_counts=True)[1]
+        if sizes.min() < 2 or len(sizes) > min(held_out, n - held_out):
+            classes = None
+    _, drawn = train_test_split(np.arange(n), test_size=held_out, random_state=seed, stratify=classes)
+    rows = np.zeros(n, dtype=bool)
+    rows[drawn] = True
+    return rows
+
+
+def estimator_of(model: Any) -> Any:
+    """Return the map at the end of a pipeline, or the model if it is none."""
+    return model.steps[-1][1] if hasattr(model, "steps") else model
+
+
+def classes_of(table: data.Table) -> NDArray | None:
+    """Return the labels if they are classes: there is no vote among values on a scale."""
+    from fastpdr.plotting import is_continuous
+
+    return None if table.labels is None or is_continuous(table.labels) else table.labels
+
+
+def _timed(work: Any, rows: Any) -> tuple[NDArray, float]:
+    start = time.perf_counter()
+    result = work(rows)
+    return result, time.perf_counter() - start
+
+
+def _judge(model: Any, table: data.Table, Z: NDArray) -> Judgement:
+    from fastpdr.metrics import evaluate_with_curve
+
+    scaler = getattr(model, "named_steps", {}).get("scaler")
+    X, n = table.X if scaler is None else scaler.transform(table.rows), len(Z)
+    neighbors = max(1, min(EVALUATED_NEIGHBORS, (n - 1) // 2))
+    label_neighbors = min(LABEL_NEIGHBORS, n - 1)
+    return Judgement(*evaluate_with_curve(X, Z, table.labels, n_neighbors=neighbors, label_neighbors=label_neighbors))
+
+
+def _accuracy(Z: NDArray, trained: data.Table, Z_placed: NDArray, placed: data.Table) -> float:
+    """Return how well the training rows tell the classes of those that were placed."""
+    from fastpdr.metrics import knn_accuracy
+
+    assert trained.labels is not None
+    return knn_accuracy(Z, trained.labels, Z_placed, placed.labels, n_neighbors=min(LABEL_NEIGHBORS, len(Z)))
