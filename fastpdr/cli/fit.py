@@ -65,20 +65,41 @@ def run(
     """
     with output.filled_folder(folder, PARTS) as aside:
         learnt = learn(table, model, held_out=held_out, judged="metrics" not in without)
-        written = {"model/": f"places new rows: fastpdr transform {folder} NEW -o OUT"}
-        save_model(learnt.estimator if "preprocessing" in without else model, table, aside / "model")
-        if "embedding" not in without:
-            written |= _write_embedding(aside, suffix, learnt)
-        if "metrics" not in without:
-            output.write_json(aside / "metrics.json", learnt.facts)
-            written["metrics.json"] = "these figures and the versions"
-        if config is not None:
-            (aside / CONFIG).write_text(config, encoding="utf-8")
-            written[CONFIG] = f"all settings: fastpdr train --config {folder / CONFIG}"
-        written["map.png"] = showing.draw_map(aside / "map.png", learnt)
-        written["report.html"] = showing.write_report(aside / "report.html", learnt, config)
+        written = write(learnt, aside, suffix, folder=folder, without=without, config=config)
     if not quiet:
         showing.say(learnt, folder, written)
+
+
+def write(
+    learnt: Learnt,
+    aside: Path,
+    suffix: str,
+    *,
+    folder: Path,
+    without: Collection[str] = (),
+    config: str | None = None,
+) -> dict[str, str]:
+    """Write what was learnt into an empty folder; :func:`run` has the parameters, `folder` is where it will be.
+
+    Returns
+    -------
+    dict of str to str
+        The entries, and what to say about them.
+    """
+    model = learnt.estimator if "preprocessing" in without else learnt.model
+    save_model(model, learnt.table, aside / "model")
+    written = {"model/": f"places new rows: fastpdr transform {folder} NEW -o OUT"}
+    if "embedding" not in without:
+        written |= _write_embedding(aside, suffix, learnt)
+    if "metrics" not in without:
+        output.write_json(aside / "metrics.json", learnt.facts)
+        written["metrics.json"] = "these figures and the versions"
+    if config is not None:
+        (aside / CONFIG).write_text(config, encoding="utf-8")
+        written[CONFIG] = f"all settings: fastpdr train --config {folder / CONFIG}"
+    written["map.png"] = showing.draw_map(aside / "map.png", learnt)
+    written["report.html"] = showing.write_report(aside / "report.html", learnt, config)
+    return written
 
 
 def save_model(model: Any, table: data.Table, path: Path) -> None:

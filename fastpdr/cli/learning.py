@@ -113,21 +113,27 @@ def learn(table: data.Table, model: Any, *, held_out: float | None = None, judge
         raise ValueError(f"the data must have at least {FEWEST_ROWS} rows, got {n}")
     data.require_finite(table)
     unseen = None if held_out is None else held_out_rows(table, held_out, estimator_of(model).random_state)
+    Z, seconds = _timed(model.fit_transform, (table if unseen is None else table.take(~unseen)).rows)
+    learnt = Learnt(table, model, Z, seconds, Judgement({}))
+    if unseen is not None:
+        Z_placed, placing = _timed(model.transform, table.take(unseen).rows)
+        whole = np.empty((n, Z.shape[1]), Z.dtype)
+        whole[~unseen], whole[unseen] = Z, Z_placed
+        learnt = replace(learnt, Z=whole, held_out=HeldOut(unseen, placing, Judgement({})))
+    return judge(learnt) if judged else learnt
+
+
+def judge(learnt: Learnt) -> Learnt:
+    """Measure the map of the rows that were trained on, and that of those held out; as :func:`learn` does."""
+    X, held_out = scaled_by(learnt.model, learnt.table), learnt.held_out
     # Whether labels are classes is said of all of them, not of those that a part happens to have.
-    judgeable = replace(table, labels=classes_of(table))
-    trained = judgeable if unseen is None else judgeable.take(~unseen)
-    Z, seconds = _timed(model.fit_transform, trained.rows)
-    judgement = _judge(model, trained, Z) if judged else Judgement({})
-    if unseen is None:
-        return Learnt(table, model, Z, seconds, judgement)
-    placed = judgeable.take(unseen)
-    Z_placed, placing = _timed(model.transform, placed.rows)
-    of_placed = _judge(model, placed, Z_placed) if judged else Judgement({})
-    if judged and judgeable.labels is not None:
-        of_placed.scores["knn_accuracy"] = _accuracy(Z, trained, Z_placed, placed)
-    whole = np.empty((n, Z.shape[1]), Z.dtype)
-    whole[~unseen], whole[unseen] = Z, Z_placed
-    return Learnt(table, model, whole, seconds, judgement, HeldOut(unseen, placing, of_placed))
+    classes = classes_of(learnt.table)
+    if held_out is None:
+        return replace(learnt, judgement=measure(X, learnt.Z, classes))
+    trained = ~held_out.rows
+    of_trained = measure(X[trained], learnt.Z[trained], None if classes is None else classes[trained])
+    of_placed = measure_held_out(X, learnt.Z, classes, held_out.rows)
+    return replace(learnt, judgement=of_trained, held_out=replace(held_out, judgement=of_placed))
 
 
 def held_out_rows(table: data.Table, share: float, seed: int) -> NDArray[np.bool_]:
@@ -190,19 +196,30 @@ def _timed(work: Any, rows: Any) -> tuple[NDArray, float]:
     return result, time.perf_counter() - start
 
 
-def _judge(model: Any, table: data.Table, Z: NDArray) -> Judgement:
+def scaled_by(model: Any, table: data.Table) -> NDArray:
+    """Return the rows as the first step of a model has scaled them."""
+    scaler = getattr(model, "named_steps", {}).get("scaler")
+    return table.X if scaler is None else scaler.transform(table.rows)
+
+
+def measure(X: NDArray, Z: NDArray, classes: NDArray | None) -> Judgement:
+    """Measure a map of rows, with as many neighbours as everywhere here, or as there are."""
     from fastpdr.metrics import evaluate_with_curve
 
-    scaler = getattr(model, "named_steps", {}).get("scaler")
-    X, n = table.X if scaler is None else scaler.transform(table.rows), len(Z)
+    n = len(Z)
     neighbors = max(1, min(EVALUATED_NEIGHBORS, (n - 1) // 2))
     label_neighbors = min(LABEL_NEIGHBORS, n - 1)
-    return Judgement(*evaluate_with_curve(X, Z, table.labels, n_neighbors=neighbors, label_neighbors=label_neighbors))
+    return Judgement(*evaluate_with_curve(X, Z, classes, n_neighbors=neighbors, label_neighbors=label_neighbors))
 
 
-def _accuracy(Z: NDArray, trained: data.Table, Z_placed: NDArray, placed: data.Table) -> float:
-    """Return how well the training rows tell the classes of those that were placed."""
+def measure_held_out(X: NDArray, Z: NDArray, classes: NDArray | None, unseen: NDArray[np.bool_]) -> Judgement:
+    """Measure the map of the held-out rows; how well the others tell their classes is part of it."""
     from fastpdr.metrics import knn_accuracy
 
-    assert trained.labels is not None
-    return knn_accuracy(Z, trained.labels, Z_placed, placed.labels, n_neighbors=min(LABEL_NEIGHBORS, len(Z)))
+    known = None if classes is None else classes[unseen]
+    judgement = measure(X[unseen], Z[unseen], known)
+    if classes is not None:
+        votes = min(LABEL_NEIGHBORS, int((~unseen).sum()))
+        accuracy = knn_accuracy(Z[~unseen], classes[~unseen], Z[unseen], known, n_neighbors=votes)
+        judgement.scores["knn_accuracy"] = accuracy
+    return judgement
