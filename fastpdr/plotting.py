@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastpdr._files import written_aside
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -109,14 +111,8 @@ def save(figure_or_axes: Figure | Axes, path: str | os.PathLike[str]) -> None:
     OSError
         The file cannot be written.
     """
-    path = Path(path)
-    figure = figure_or_axes.figure
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        figure.savefig(aside, dpi=DOTS_PER_INCH, bbox_inches="tight")  # type: ignore[union-attr]
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(Path(path)) as aside:
+        figure_or_axes.figure.savefig(aside, dpi=DOTS_PER_INCH, bbox_inches="tight")  # type: ignore[union-attr]
 
 
 def is_continuous(labels: ArrayLike) -> bool:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastpdr._files import written_aside
 from fastpdr.cli import formats
 from fastpdr.cli.formats import Content, listed, load_array
-from fastpdr.cli.output import written_aside
 
 MAP_SUFFIXES = (".npy", ".csv", ".parquet")
 LABEL_SUFFIXES = (".npy", ".csv", ".txt")

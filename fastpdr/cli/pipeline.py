@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fastpdr._files import written_aside
 from fastpdr.cli import config as configs
 from fastpdr.cli import data, fit, output, train
 
@@ -70,7 +71,7 @@ def _write(learnt: fit.Learnt, config: configs.Config, model: Path, embedding: P
         "config": config.model_dump(by_alias=True),
         "versions": facts["versions"],
     }
-    with output.written_aside(embedding) as embedding_aside, output.written_aside(metrics) as metrics_aside:
+    with written_aside(embedding) as embedding_aside, written_aside(metrics) as metrics_aside:
         data.write_map(embedding_aside, learnt.Z, learnt.table.labels)
         output.write_json(metrics_aside, content)
         # The last that can fail: after it there are only renames.
@@ -84,7 +85,7 @@ def _save(learnt: fit.Learnt, path: Path) -> None:
     import joblib
 
     click.echo(f"Warning: {path}: loading a joblib file runs code; a path without suffix gives a safe folder", err=True)
-    with output.written_aside(path) as aside:
+    with written_aside(path) as aside:
         joblib.dump(learnt.model, aside)
 
 

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from running import NAMES, D, N, X, entries, run, y
 
 import fastpdr
+from fastpdr._files import written_aside
 from fastpdr.cli import METHODS, METRICS, data, demo, main
-from fastpdr.cli.output import writable_folder, write_json, written_aside
+from fastpdr.cli.output import writable_folder, write_json
 
 STRUCTURE = {"trustworthiness", "continuity", "neighborhood_preservation", "rnx_auc"}
 LABEL_METRICS = {"neighborhood_hit", "knn_accuracy", "silhouette"}
