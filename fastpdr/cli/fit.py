@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
 from fastpdr.cli import data, output
+
+if TYPE_CHECKING:
+    from fastpdr.graph import KNNGraph
 
 EVALUATED_NEIGHBORS, LABEL_NEIGHBORS = 12, 7
 FEWEST_ROWS = 3  # that can be judged
@@ -39,6 +42,12 @@ class Learnt:
         return self.model.steps[-1][1] if hasattr(self.model, "steps") else self.model
 
     @property
+    def measured(self) -> Any:
+        """The rows [n, d] as they were scaled; before PCA, which is part of what is judged."""
+        scaler = getattr(self.model, "named_steps", {}).get("scaler")
+        return self.table.X if scaler is None else scaler.transform(self.table.rows)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """The scores, and how they came about."""
         return self.scores | {
@@ -60,6 +69,7 @@ def run(
     folder: Path,
     suffix: str,
     *,
+    neighbors: int | None = None,
     quiet: bool = False,
     without: Collection[str] = (),
     config: str | None = None,
@@ -76,6 +86,8 @@ def run(
         Gets model/, embedding, metrics.json and map.png, all of them or none; what it holds of them is replaced.
     suffix : str
         Format of the embedding: .npy, .csv or .parquet.
+    neighbors : int, optional
+        How many of the nearest other rows of each row the embedding names, in a .csv or .parquet.
     quiet : bool
         Whether to print nothing.
     without : collection of {"embedding", "metrics", "preprocessing"}
@@ -93,11 +105,12 @@ def run(
         A file cannot be written.
     """
     with output.filled_folder(folder, PARTS) as aside:
+        require_fewer(neighbors, table)
         learnt = learn(table, model, judged="metrics" not in without)
         written = {"model/": f"places new rows: fastpdr transform {folder} NEW -o OUT"}
         save_model(learnt.estimator if "preprocessing" in without else model, table, aside / "model")
         if "embedding" not in without:
-            written |= _write_embedding(aside, suffix, learnt)
+            written |= _write_embedding(aside, suffix, learnt, neighbors)
         if "metrics" not in without:
             output.write_json(aside / "metrics.json", learnt.facts)
             written["metrics.json"] = "these figures and the versions"
@@ -110,19 +123,37 @@ def run(
 
 
 def learn(table: data.Table, model: Any, *, judged: bool = True) -> Learnt:
-    """Train, and judge the map.
-
-    The measure is the data as it was scaled; before PCA, which is part of what is judged.
-    """
+    """Train, and judge the map."""
     if len(table.X) < FEWEST_ROWS:
         raise ValueError(f"the data must have at least {FEWEST_ROWS} rows, got {len(table.X)}")
     data.require_finite(table)
     start = time.perf_counter()
     Z = model.fit_transform(table.rows)
     seconds = time.perf_counter() - start
-    scaler = getattr(model, "named_steps", {}).get("scaler")
-    X = table.X if scaler is None else scaler.transform(table.rows)
-    return Learnt(table, model, Z, seconds, _scores(X, Z, classes_of(table)) if judged else {})
+    learnt = Learnt(table, model, Z, seconds, {})
+    return replace(learnt, scores=_scores(learnt.measured, Z, classes_of(table))) if judged else learnt
+
+
+def require_fewer(neighbors: int | None, table: data.Table) -> None:
+    """Refuse more neighbours than there are other rows, before any work."""
+    if neighbors is not None and neighbors >= len(table.X):
+        raise ValueError(f"neighbors must be fewer than the {len(table.X)} rows, got {neighbors}")
+
+
+def neighbors_of(learnt: Learnt, k: int | None) -> KNNGraph | None:
+    """Return the k nearest other rows of each, by the metric of the map."""
+    if k is None:
+        return None
+    from fastpdr import KNNGraph
+
+    estimator = learnt.estimator
+    return KNNGraph.build(
+        learnt.measured,
+        k,
+        metric=getattr(estimator, "metric", "euclidean"),
+        random_state=estimator.random_state,
+        verbose=bool(estimator.verbose),
+    )
 
 
 def save_model(model: Any, table: data.Table, path: Path) -> None:
@@ -156,10 +187,11 @@ def _scores(X: NDArray, Z: NDArray, classes: NDArray | None) -> dict[str, float]
     )
 
 
-def _write_embedding(folder: Path, suffix: str, learnt: Learnt) -> dict[str, str]:
+def _write_embedding(folder: Path, suffix: str, learnt: Learnt, neighbors: int | None) -> dict[str, str]:
     Z, classes = learnt.Z, classes_of(learnt.table)
-    data.write_map(folder / f"embedding{suffix}", Z, learnt.table.labels)
-    written = {f"embedding{suffix}": f"the map, {Z.shape[0]} x {Z.shape[1]}"}
+    data.write_map(folder / f"embedding{suffix}", Z, learnt.table.labels, neighbors_of(learnt, neighbors))
+    also = "" if neighbors is None else f", and {neighbors} neighbours of each row"
+    written = {f"embedding{suffix}": f"the map, {Z.shape[0]} x {Z.shape[1]}{also}"}
     if suffix == ".npy" and classes is not None:
         np.save(folder / "labels.npy", np.unique(classes, return_inverse=True)[1].reshape(-1))
         written["labels.npy"] = "codes of the labels: fastpdr.load_label_encoder reads what they mean"
