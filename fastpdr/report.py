@@ -23,11 +23,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastpdr import plotting
 from fastpdr._files import written_aside
+from fastpdr.plotting.maps import Classes, Scale
+from fastpdr.plotting.names import LONGEST_NAME, WRITTEN_CLASSES, densest_places
 
 MOST_POINTS = 200_000  # drawn; a browser still moves them at once
-MOST_CLASSES = 100  # with colours of their own
 CURVE_POINTS = 500
-OTHERS_COLOR = plotting.FRAME_COLOR
 LABEL, HELD_OUT = "label", "training or held out"
 
 
@@ -93,7 +93,8 @@ def write(
         "row_numbers": None if len(drawn) == n else _packed(drawn.astype(np.uint32)),
         "held_out": None if marked is None else _packed(marked[drawn].astype(np.uint8)),
         "columns": [
-            column | {"values": _packed(column["values"][drawn])} for column in _columns(n, labels, columns, marked)
+            column | {"values": _packed(column["values"][drawn])}
+            for column in _columns(points, labels, columns, marked)
         ],
         "curves": curves,
         **_drawing(),
@@ -146,31 +147,35 @@ def _drawing() -> dict[str, Any]:
     return {
         "colors": {
             "single": plotting.TEN_COLORS[0],
-            "others": OTHERS_COLOR,
+            "others": plotting.FRAME_COLOR,
             "missing": plotting.MISSING_COLOR,
             "ramp": [[float(step), to_hex(colormaps["viridis"](step))] for step in steps],
         },
         "ink_share": plotting.INK_SHARE,
         "many_points": plotting.MANY_POINTS,
-        "legend_classes": plotting.LEGEND_CLASSES,
-        "written_classes": plotting.WRITTEN_CLASSES,
+        "written_classes": WRITTEN_CLASSES,
+        "longest_name": LONGEST_NAME,
     }
 
 
 def _columns(
-    n: int, labels: ArrayLike | None, columns: Mapping[str, ArrayLike] | None, held_out: NDArray[np.bool_] | None
+    points: NDArray,
+    labels: ArrayLike | None,
+    columns: Mapping[str, ArrayLike] | None,
+    held_out: NDArray[np.bool_] | None,
 ) -> list[dict[str, Any]]:
     """Return what can colour the points, each a scale or classes."""
-    described = []
+    n, described = len(points), []
     if labels is not None:
         values = plotting.as_labels(labels, n, "write")
-        kind = _scale if plotting.is_continuous(values) else _classes
-        described.append({"name": LABEL, "is_label": True} | kind(values))
+        kind = _scale(values) if plotting.is_continuous(values) else _classes(values, points)
+        described.append({"name": LABEL, "is_label": True} | kind)
     for name, column in (columns or {}).items():
         values = plotting.as_labels(column, n, "write", f"columns[{name!r}]")
-        described.append({"name": name} | (_scale if _has_many_numbers(values) else _classes)(values))
+        described.append({"name": name} | (_scale(values) if _has_many_numbers(values) else _classes(values, points)))
     if held_out is not None:
-        described.append({"name": HELD_OUT, "is_held_out": True} | _classes(np.where(held_out, "held out", "training")))
+        parts = np.where(held_out, "held out", "training")
+        described.append({"name": HELD_OUT, "is_held_out": True} | _classes(parts, points))
     return described
 
 
@@ -181,30 +186,39 @@ def _has_many_numbers(values: NDArray) -> bool:
 
 
 def _scale(values: NDArray) -> dict[str, Any]:
-    numbers = values.astype(np.float32)
-    known = numbers[np.isfinite(numbers)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    return {"kind": "scale", "values": numbers, "min": low, "max": high}
+    look = Scale.of(values)
+    beyond = {"below": look.beyond in ("min", "both"), "above": look.beyond in ("max", "both")}
+    ends = {"min": float(look.norm.vmin), "max": float(look.norm.vmax)}
+    return {"kind": "scale", "values": values.astype(np.float32)} | ends | beyond
 
 
-def _classes(values: NDArray) -> dict[str, Any]:
-    """Describe classes: names, a colour for each that has one of its own, and a code for each row, 0 for none."""
+def _classes(values: NDArray, points: NDArray) -> dict[str, Any]:
+    """Describe classes: their names, a code for each row (0 for none), and which have colours of their own."""
     from matplotlib.colors import to_hex
 
     names, codes = plotting.as_classes(values)
     own = _colored(np.bincount(codes[codes >= 0], minlength=len(names)))
-    colors: list[str | None] = [None] * len(names)
-    for code, color in zip(own, plotting.class_colors(len(own)), strict=False):
-        colors[code] = to_hex(color)
+    numbers = np.full(len(names) + 1, np.nan)  # the last is for rows without a label
+    numbers[own] = np.arange(len(own))
+    look = Classes.of(numbers[codes], points)
+    places = densest_places(points, look.codes, len(own)) if len(own) > plotting.LEGEND_CLASSES else None
     small = next(dtype for dtype in (np.uint8, np.uint16, np.uint32) if len(names) <= np.iinfo(dtype).max)
-    return {"kind": "classes", "names": names, "colors": colors, "values": (codes + 1).astype(small)}
+    return {
+        "kind": "classes",
+        "names": names,
+        "own": own.tolist(),
+        "colors": [to_hex(color) for color in look.palette[:-1]],
+        "places": None if places is None else places.tolist(),
+        "values": (codes + 1).astype(small),
+    }
 
 
 def _colored(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the classes that get a colour: all, or of very many the largest that are more than one row."""
-    if len(sizes) <= MOST_CLASSES:
+    most = len(plotting.CLASS_COLORS)
+    if len(sizes) <= most:
         return np.arange(len(sizes))
-    largest = np.argsort(-sizes, kind="stable")[:MOST_CLASSES]
+    largest = np.argsort(-sizes, kind="stable")[:most]
     return np.sort(largest[sizes[largest] > 1])
 
 

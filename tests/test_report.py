@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from reports import Page, unpacked
 
 from fastpdr import plotting, report
@@ -104,7 +105,15 @@ def test_values_are_a_scale(written):
     labels = np.array([0.5, np.nan, 2.25, -1.0])
     column = written(points(4), labels).data["columns"][0]
     assert (column["kind"], column["min"], column["max"]) == ("scale", -1.0, 2.25)
+    assert not column["below"]
+    assert not column["above"]
     np.testing.assert_array_equal(unpacked(column["values"]), labels.astype(np.float32))
+
+
+def test_a_scale_leaves_outliers_beyond_its_ends(written):
+    column = written(points(1000), np.r_[np.linspace(0, 1, 999), 1e6]).data["columns"][0]
+    assert column["max"] <= 1.0
+    assert column["above"]
 
 
 def test_a_scale_without_any_value(written):
@@ -131,8 +140,19 @@ def test_of_very_many_classes_the_largest_have_colours(written):
     labels = np.r_[np.arange(400), 7, 300, 300]
     column = written(points(403), labels).data["columns"][0]
     assert column["values"]["dtype"] == "u2"
-    colored = [name for name, color in zip(column["names"], column["colors"], strict=True) if color]
-    assert colored == ["7", "300"]
+    assert [column["names"][code] for code in column["own"]] == ["7", "300"]
+    assert column["colors"] == list(plotting.TEN_COLORS[:2])
+
+
+def test_many_classes_have_the_colours_of_pictures_and_places(written):
+    labels = np.arange(90) % 30
+    Z = points(30)[labels]
+    column = written(Z, labels).data["columns"][0]
+    drawn = plotting.map(Z, labels).collections[0]
+    where = np.flatnonzero((drawn.get_offsets() == Z[7]).all(axis=1))[0]
+    assert column["colors"][column["names"].index("7")] == to_hex(drawn.get_facecolors()[where])
+    np.testing.assert_allclose(column["places"][7], Z[7], rtol=1e-6)
+    assert len(set(column["colors"])) == 30
 
 
 def test_held_out_rows_are_marked(written):

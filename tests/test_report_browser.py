@@ -180,6 +180,9 @@ def test_the_column_of_the_colours_can_be_chosen(page):
     page.select_option("#column", label="length")
     assert drawn(page) == [N]
     assert page.locator("#legend .scale").inner_text().split() == ["0", "8"]
+    # The legend takes another room now: the map follows.
+    fits = "document.querySelector('#map svg').clientWidth === document.getElementById('map').clientWidth"
+    page.wait_for_function(fits)
     settle(page)
     assert is_colorful(colors_at(page, CENTERS[0]))
     page.mouse.move(*pixel_of(page, Z[4]))
@@ -252,6 +255,17 @@ def test_on_a_telephone_without_labels_for_some(opened):
     page.touchscreen.tap(*pixel_of(page, Z[2]))
     page.locator("#tooltip").wait_for(state="visible")
     assert page.locator("#tooltip").inner_text() == "row 2\nlabel: b"
+
+
+def test_rows_with_a_word_each_have_one_colour(opened):
+    words = np.array([f"word {i}" for i in range(120)])
+    page = opened(np.column_stack([np.arange(120), np.arange(120) % 7]), words)
+    assert drawn(page) == [120]
+    assert page.locator("#legend button").count() == 0
+    assert is_colorful(colors_at(page, [60, 60 % 7]))
+    page.mouse.move(*pixel_of(page, [119, 0]))
+    page.locator("#tooltip").wait_for(state="visible")
+    assert page.locator("#tooltip").inner_text() == "row 119\nlabel: word 119"
 
 
 def test_a_single_point_and_nothing_else(opened):

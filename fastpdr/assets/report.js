@@ -24,18 +24,23 @@
   function groups(chosen) {
     const column = state.column;
     if (!column) return [{ key: "all", color: data.colors.single, rows: chosen }];
-    const others = { key: "others", name: "others", color: data.colors.others, rows: [] };
+    // Where no class has a colour of its own, as with words, there is nothing to tell apart.
+    const look = column.own?.length ? { name: "others", color: data.colors.others } : { color: data.colors.single };
+    const others = { key: "others", ...look, rows: [] };
     const missing = { key: "missing", name: "none", color: data.colors.missing, rows: [] };
     if (column.kind === "scale") {
       const scale = { key: "scale", scale: column, rows: [] };
       for (const i of chosen) (Number.isFinite(column.values[i]) ? scale : missing).rows.push(i);
       return [scale, missing];
     }
-    const own = column.names.map((name, key) => ({ key, name, color: column.colors[key], rows: [] }));
-    // 0 stands for no label; classes too small or too many for a colour of their own have none.
-    const places = [missing, ...own.map((each) => (each.color ? each : others))];
-    for (const i of chosen) places[column.values[i]].rows.push(i);
-    return [...own.filter((each) => each.color), others, missing];
+    // 0 stands for no label; classes too small or too many for a colour of their own have one in common.
+    const groupOf = [missing, ...column.names.map(() => others)];
+    const own = column.own.map((key, k) => {
+      const place = column.places?.[k];
+      return (groupOf[key + 1] = { key, name: column.names[key], color: column.colors[k], place, rows: [] });
+    });
+    for (const i of chosen) groupOf[column.values[i]].rows.push(i);
+    return [...own, others, missing];
   }
 
   const isClass = ({ key }) => typeof key === "number";
@@ -69,12 +74,13 @@
   // where there is room. More have room when one zooms in.
   function names() {
     const shown = found.filter((each) => isClass(each) && !state.hidden.has(each.key));
-    if (found.filter(isClass).length <= data.legend_classes) return [];
+    if (!state.column?.places) return [];
     const { xaxis, yaxis } = map.layout;
-    const places = shown.sort(bySize).map(({ name, rows }) => ({ name, x: median(rows, x), y: median(rows, y) }));
     const free = [];
-    for (const { name, x, y } of places.filter(({ x, y }) => isWithin(x, xaxis.range) && isWithin(y, yaxis.range))) {
-      const text = name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name;
+    for (const { name, place } of shown.sort(bySize)) {
+      const [x, y] = place;
+      if (!isWithin(x, xaxis.range) || !isWithin(y, yaxis.range)) continue;
+      const text = name.length > data.longest_name ? `${name.slice(0, data.longest_name - 1)}…` : name;
       const [left, top] = [pixels(x, xaxis.range, map.clientWidth), pixels(y, yaxis.range, map.clientHeight)];
       const box = { text, x, y, left, top, half: 4 + 3.5 * text.length };
       if (free.every((other) => Math.abs(left - other.left) > box.half + other.half || Math.abs(top - other.top) > 15))
@@ -86,9 +92,7 @@
     return free.map(({ text, x, y }) => ({ x, y, text: escaped(text), showarrow: false, font }));
   }
 
-  const LONGEST_NAME = 24;
   const bySize = (a, b) => b.rows.length - a.rows.length;
-  const median = (rows, values) => Float32Array.from(rows, (i) => values[i]).sort()[rows.length >> 1];
   const isWithin = (value, [low, high]) => value >= low && value <= high;
   const pixels = (value, [low, high], size) => ((value - low) / (high - low)) * size;
 
@@ -132,7 +136,6 @@
     uirevision: "map", // what is seen stays when colours change
   };
   const options = {
-    responsive: true,
     scrollZoom: true,
     displayModeBar: true,
     displaylogo: false,
@@ -183,11 +186,12 @@
     draw();
   }
 
-  function scaleBar({ min, max }) {
+  function scaleBar({ min, max, below, above }) {
     const made = part("div", "scale");
     const ramp = part("div", "ramp");
     ramp.style.background = `linear-gradient(to right, ${data.colors.ramp.map(([, color]) => color).join(", ")})`;
-    made.append(ramp, part("span", "", short(min)), part("span", "", short(max)));
+    const ends = [`${below ? "≤ " : ""}${short(min)}`, `${above ? "≥ " : ""}${short(max)}`];
+    made.append(ramp, ...ends.map((end) => part("span", "", end)));
     return made;
   }
 
@@ -241,6 +245,8 @@
   element("rows-control").hidden = !heldOut;
 
   redraw().then(() => {
+    // Not only with the window: the legend takes more or less room.
+    new ResizeObserver(() => Plotly.Plots.resize(map)).observe(map);
     map.on("plotly_hover", showTooltip);
     map.on("plotly_click", showTooltip);
     map.on("plotly_unhover", hideTooltip);

@@ -107,6 +107,9 @@ def main(debug: bool) -> None:
     show_default=True,
     help="Of the map as a table.",
 )
+@click.option(
+    "--neighbors", type=click.IntRange(min=1), metavar="K", help="Add K neighbours of each row to a .csv or .parquet."
+)
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def _fit(
@@ -116,6 +119,7 @@ def _fit(
     labels: str | None,
     held_out: float | None,
     file_format: str,
+    neighbors: int | None,
     overwrite: bool,
     quiet: bool,
     **parameters: Any,
@@ -132,12 +136,14 @@ def _fit(
 
     _refuse_other_options(method, parameters)
     refuse_used_folder(output, overwrite, "--output")
+    if file_format == "npy" and neighbors is not None:
+        raise click.UsageError("--neighbors is for --format csv and parquet, not for npy")
     if file_format != "npy":
         formats.require("writing", f".{file_format}")
     table = data.read(source, labels)
     given = {name: value for name, value in parameters.items() if value is not None}
     estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet)
-    run(table, estimator, output, f".{file_format}", held_out=held_out, quiet=quiet)
+    run(table, estimator, output, f".{file_format}", held_out=held_out, neighbors=neighbors, quiet=quiet)
 
 
 def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:

@@ -44,6 +44,9 @@ OTHER_TYPES: dict[str, tuple[Any, Any]] = {
 FORMATS = Literal["auto", "csv", "tsv", "npy", "npz", "parquet", "json", "h5ad", "pkl"]
 
 
+Neighbors = Annotated[int, Field(ge=1)] | None  # of each row, to be named in the table of the map
+
+
 class Section(BaseModel):
     """Keys and their types; no others."""
 
@@ -109,9 +112,17 @@ class TrainOutput(Section):
     model_dir: str = "models"
     model_name: Annotated[str, Field(min_length=1)] = "fastpdr_model"
     save_embeddings: bool = True
+    embedding_format: Literal["npy", "csv", "parquet"] = "npy"
+    save_neighbors: Neighbors = None
     save_preprocessing: bool = True
     save_metrics: bool = True
     overwrite_existing: bool = False
+
+    @model_validator(mode="after")
+    def _neighbors_have_a_column(self) -> TrainOutput:
+        if self.save_neighbors is not None and self.embedding_format == "npy":
+            raise ValueError("save_neighbors needs embedding_format: csv or parquet")
+        return self
 
 
 class PipelineOutput(Section):
@@ -119,8 +130,15 @@ class PipelineOutput(Section):
 
     model_path: str = "models/fastpdr_pipeline"
     embeddings_path: str = "models/fastpdr_pipeline_embeddings.npy"
+    save_neighbors: Neighbors = None
     metrics_path: str = "models/fastpdr_pipeline_metrics.json"
     overwrite_existing: bool = False
+
+    @model_validator(mode="after")
+    def _neighbors_have_a_column(self) -> PipelineOutput:
+        if self.save_neighbors is not None and self.embeddings_path.endswith(".npy"):
+            raise ValueError("save_neighbors needs an embeddings_path that ends in .csv or .parquet")
+        return self
 
 
 class Config(BaseModel):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastpdr.cli import data, output, showing
-from fastpdr.cli.learning import Learnt, classes_of, learn
+from fastpdr.cli.learning import Learnt, classes_of, learn, neighbors_of, require_fewer
 
 CONFIG = "train.yml"
 PARTS = {
@@ -28,6 +28,7 @@ def run(
     suffix: str,
     *,
     held_out: float | None = None,
+    neighbors: int | None = None,
     quiet: bool = False,
     without: Collection[str] = (),
     config: str | None = None,
@@ -47,6 +48,8 @@ def run(
         Format of the embedding: .npy, .csv or .parquet.
     held_out : float, optional
         Share of the rows that the training does not see; they are placed afterwards and judged.
+    neighbors : int, optional
+        How many of the nearest other rows of each row the embedding names, in a .csv or .parquet.
     quiet : bool
         Whether to print nothing.
     without : collection of {"embedding", "metrics", "preprocessing"}
@@ -64,8 +67,9 @@ def run(
         A file cannot be written.
     """
     with output.filled_folder(folder, PARTS) as aside:
+        require_fewer(neighbors, table)
         learnt = learn(table, model, held_out=held_out, judged="metrics" not in without)
-        written = write(learnt, aside, suffix, folder=folder, without=without, config=config)
+        written = write(learnt, aside, suffix, folder=folder, neighbors=neighbors, without=without, config=config)
     if not quiet:
         showing.say(learnt, folder, written)
 
@@ -76,6 +80,7 @@ def write(
     suffix: str,
     *,
     folder: Path,
+    neighbors: int | None = None,
     without: Collection[str] = (),
     config: str | None = None,
 ) -> dict[str, str]:
@@ -90,7 +95,7 @@ def write(
     save_model(model, learnt.table, aside / "model")
     written = {"model/": f"places new rows: fastpdr transform {folder} NEW -o OUT"}
     if "embedding" not in without:
-        written |= _write_embedding(aside, suffix, learnt)
+        written |= _write_embedding(aside, suffix, learnt, neighbors)
     if "metrics" not in without:
         output.write_json(aside / "metrics.json", learnt.facts)
         written["metrics.json"] = "these figures and the versions"
@@ -113,11 +118,13 @@ def save_model(model: Any, table: data.Table, path: Path) -> None:
     fastpdr.save(model, path, overwrite=True, label_encoder=encoder, label_column=table.label_column)
 
 
-def _write_embedding(folder: Path, suffix: str, learnt: Learnt) -> dict[str, str]:
+def _write_embedding(folder: Path, suffix: str, learnt: Learnt, neighbors: int | None) -> dict[str, str]:
     (n, c), classes = learnt.Z.shape, classes_of(learnt.table)
     held_out = None if learnt.held_out is None else learnt.held_out.rows
-    data.write_map(folder / f"embedding{suffix}", learnt.Z, learnt.table.labels, held_out)
-    written = {f"embedding{suffix}": f"the map, {n} x {c}"}
+    nearest = neighbors_of(learnt, neighbors)
+    data.write_map(folder / f"embedding{suffix}", learnt.Z, learnt.table.labels, held_out=held_out, neighbors=nearest)
+    also = "" if neighbors is None else f", and {neighbors} neighbours of each row"
+    written = {f"embedding{suffix}": f"the map, {n} x {c}{also}"}
     if suffix == ".npy" and classes is not None:
         np.save(folder / "labels.npy", np.unique(classes, return_inverse=True)[1].reshape(-1))
         written["labels.npy"] = "codes of the labels: fastpdr.load_label_encoder reads what they mean"

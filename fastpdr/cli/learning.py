@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastpdr.cli import data, output
+
+if TYPE_CHECKING:
+    from fastpdr.graph import KNNGraph
 
 EVALUATED_NEIGHBORS, LABEL_NEIGHBORS = 12, 7
 FEWEST_ROWS = 3  # that can be judged
@@ -194,6 +197,28 @@ def _timed(work: Any, rows: Any) -> tuple[NDArray, float]:
     start = time.perf_counter()
     result = work(rows)
     return result, time.perf_counter() - start
+
+
+def require_fewer(neighbors: int | None, table: data.Table) -> None:
+    """Refuse more neighbours than there are other rows, before any work."""
+    if neighbors is not None and neighbors >= len(table.X):
+        raise ValueError(f"neighbors must be fewer than the {len(table.X)} rows, got {neighbors}")
+
+
+def neighbors_of(learnt: Learnt, k: int | None) -> KNNGraph | None:
+    """Return the k nearest other rows of each, by the metric of the map."""
+    if k is None:
+        return None
+    from fastpdr import KNNGraph
+
+    estimator = learnt.estimator
+    return KNNGraph.build(
+        scaled_by(learnt.model, learnt.table),
+        k,
+        metric=getattr(estimator, "metric", "euclidean"),
+        random_state=estimator.random_state,
+        verbose=bool(estimator.verbose),
+    )
 
 
 def scaled_by(model: Any, table: data.Table) -> NDArray:

@@ -10,7 +10,7 @@ import click
 
 from fastpdr._files import written_aside
 from fastpdr.cli import config as configs
-from fastpdr.cli import data, fit, learning, output, train
+from fastpdr.cli import data, fit, formats, learning, output, train
 
 JOBLIB_SUFFIXES = (".joblib", ".pkl")
 METRICS = ("trustworthiness", "silhouette", "neighborhood_preservation", "final_loss", "training_time_seconds")
@@ -38,6 +38,7 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     with ExitStack() as folders:
         for path in paths:
             folders.enter_context(output.writable_folder(path.parent))
+        learning.require_fewer(out.save_neighbors, table)
         learnt = learning.learn(table, train.make_model(config))
         _write(learnt, config, *paths)
     facts = learnt.facts
@@ -53,6 +54,8 @@ def _refuse_used(paths: list[Path], overwrite: bool) -> None:
         raise ValueError(
             f"output.embeddings_path {embedding}: the suffix must be one of {', '.join(data.MAP_SUFFIXES)}"
         )
+    if embedding.suffix != ".npy":
+        formats.require("writing", embedding.suffix)
     used = [str(path) for path in paths if path.exists()]
     if used and not overwrite:
         raise ValueError(f"output: there is {', '.join(used)} already; --overwrite replaces it")
@@ -64,7 +67,7 @@ def _refuse_used(paths: list[Path], overwrite: bool) -> None:
 
 
 def _write(learnt: learning.Learnt, config: configs.Config, model: Path, embedding: Path, metrics: Path) -> None:
-    facts = learnt.facts
+    facts, neighbors = learnt.facts, learning.neighbors_of(learnt, config.output.save_neighbors)
     content = {
         "metrics": {name: facts[name] for name in METRICS if name in facts},
         "embedding_shape": list(learnt.Z.shape),
@@ -72,7 +75,7 @@ def _write(learnt: learning.Learnt, config: configs.Config, model: Path, embeddi
         "versions": facts["versions"],
     }
     with written_aside(embedding) as embedding_aside, written_aside(metrics) as metrics_aside:
-        data.write_map(embedding_aside, learnt.Z, learnt.table.labels)
+        data.write_map(embedding_aside, learnt.Z, learnt.table.labels, neighbors=neighbors)
         output.write_json(metrics_aside, content)
         # The last that can fail: after it there are only renames.
         _save(learnt, model)

@@ -226,7 +226,7 @@ def rnx_auc(
     ----------
     As for `rnx_curve`.
     """
-    return _log_k_mean(_rnx_curve("rnx_auc", X, Z, k_max, sample, random_state))
+    return log_k_mean(_rnx_curve("rnx_auc", X, Z, k_max, sample, random_state))
 
 
 def structure_scores(
@@ -246,7 +246,7 @@ def structure_scores(
         "trustworthiness": _rank_score(intruding, pair, k),
         "continuity": _rank_score(torn, pair, k),
         "neighborhood_preservation": float(counts[:k].sum()) / (pair.m * k),
-        "rnx_auc": _log_k_mean(curve),
+        "rnx_auc": log_k_mean(curve),
     }
     return scores, curve
 
@@ -324,5 +324,6 @@ def _rnx_curve(
     return _curve_from_counts(counts, pair)
 
 
-def _log_k_mean(curve: NDArray[np.float64]) -> float:
+def log_k_mean(curve: NDArray[np.float64]) -> float:
+    """Return the area under an R_NX curve [k_max] over log K."""
     return float(np.average(curve, weights=1.0 / np.arange(1, len(curve) + 1)))

@@ -164,6 +164,48 @@ def test_embedding_keeps_the_labels(here, suffix):
     np.testing.assert_allclose(frame[["projection_x", "projection_y"]].to_numpy(np.float32), Z, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(("method", "metric"), [("tsne", "euclidean"), ("umap", "cosine")])
+def test_embedding_with_neighbors(here, suffix, method, metric):
+    np.savez("x.npz", X=X, y=NAMES[y])
+    options = ["--metric", metric] if method == "umap" else []
+    output = fit("x.npz", "-o", "out", "--method", method, "--format", suffix, "--neighbors", 4, *options)
+    assert f"embedding.{suffix} the map, 80 x 2, and 4 neighbours of each row" in output
+    if suffix == "csv":
+        frame = pd.read_csv("out/embedding.csv")
+        neighbors = [json.loads(text) for text in frame["neighbors"]]
+    else:
+        frame = pd.read_parquet("out/embedding.parquet")
+        neighbors = list(frame["neighbors"])
+    assert list(frame.columns) == ["projection_x", "projection_y", "label", "neighbors"]
+    graph = fastpdr.KNNGraph.build(X, 4, metric=metric)
+    assert neighbors[0].keys() == {"ids", "distances"}
+    np.testing.assert_array_equal([row["ids"] for row in neighbors], graph.indices)
+    np.testing.assert_allclose([row["distances"] for row in neighbors], graph.distances, rtol=1e-6)
+
+
+def test_neighbors_are_a_struct_of_lists_in_parquet(npy):
+    pyarrow = pytest.importorskip("pyarrow")
+    fit(npy, "-o", "out", "--format", "parquet", "--neighbors", 2)
+    kind = pyarrow.parquet.read_schema("out/embedding.parquet").field("neighbors").type
+    lists = [("ids", pyarrow.list_(pyarrow.int64())), ("distances", pyarrow.list_(pyarrow.float32()))]
+    assert kind == pyarrow.struct(lists)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--neighbors", 4], "--neighbors is for --format csv and parquet, not for npy"),
+        (["--neighbors", 0, "--format", "csv"], "--neighbors"),
+        (["--neighbors", N, "--format", "csv"], f"neighbors must be fewer than the {N} rows, got {N}"),
+    ],
+)
+def test_bad_numbers_of_neighbors_are_found_before_training(npy, here, monkeypatch, options, message):
+    monkeypatch.setattr(fastpdr.ParametricTSNE, "fit_transform", lambda *_: pytest.fail("trained"))
+    assert message in fit(npy, "-o", "out", *options, code=2)
+    assert not (here / "out").exists()
+
+
 def test_labels_are_judged(fitted):
     metrics = json.loads((fitted / "metrics.json").read_text())
     assert metrics.keys() > STRUCTURE | LABEL_METRICS

@@ -166,6 +166,40 @@ def test_a_pipeline_holds_nothing_out(here):
     assert "data.held_out: unknown key" in pipeline(data={"held_out": 0.5}, code=2)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_map_as_a_table_with_neighbors(csv, here, suffix):
+    section = {"features": csv, "label_column": "kind"}
+    train(data=section, output={"embedding_format": suffix, "save_neighbors": 3})
+    assert entries(here / "models/fastpdr_model") == PARTS - {"embedding.npy"} | {f"embedding.{suffix}"}
+    pipeline(data=section, output={"embeddings_path": f"z.{suffix}", "save_neighbors": 3})
+    read = pd.read_csv if suffix == "csv" else pd.read_parquet
+    frames = [read(name) for name in (f"models/fastpdr_model/embedding.{suffix}", f"z.{suffix}")]
+    scaled = StandardScaler().fit_transform(pd.read_csv(csv).drop(columns="kind"))
+    expected = fastpdr.KNNGraph.build(scaled, 3).indices
+    for frame in frames:
+        assert list(frame.columns) == ["projection_x", "projection_y", "label", "neighbors"]
+        rows = [json.loads(row) if suffix == "csv" else row for row in frame["neighbors"]]
+        np.testing.assert_array_equal([row["ids"] for row in rows], expected)
+
+
+@pytest.mark.parametrize("command", [train, pipeline])
+def test_more_neighbors_than_rows(csv, here, command):
+    key = {"embedding_format": "csv"} if command is train else {"embeddings_path": "z.csv"}
+    data = {"features": csv, "label_column": "kind"}
+    assert f"neighbors must be fewer than the {N} rows, got 99" in command(
+        data=data, output={**key, "save_neighbors": 99}, code=2
+    )
+    assert not (here / "models").exists()
+
+
+def test_missing_packages_for_writing_are_found_before_training(csv, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    data = {"features": csv, "label_column": "kind"}
+    for command, output in ((train, {"embedding_format": "parquet"}), (pipeline, {"embeddings_path": "z.parquet"})):
+        assert "writing .parquet needs pandas and pyarrow" in command(data=data, output=output, code=1)
+    assert not (here / "models").exists()
+
+
 def test_labels_on_a_scale_and_from_a_file(here):
     np.save("x.npy", X)
     np.save("y.npy", X[:, 0])
@@ -321,6 +355,9 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
         ("model: {1: 2}", "model.1: Keys should be strings"),
         ("1: 2", "1: Keys should be strings"),
         ("output: {model_name: ''}", "output.model_name: String should have at least 1 character"),
+        ("output: {save_neighbors: 5}", "output: save_neighbors needs embedding_format: csv or parquet"),
+        ("output: {save_neighbors: 0, embedding_format: csv}", "save_neighbors: expected greater than or equal to 1"),
+        ("output: {embedding_format: xlsx}", "embedding_format: expected 'npy', 'csv' or 'parquet', got 'xlsx'"),
         ("output: {save_metrics: 1}", "output.save_metrics: expected a valid boolean, got 1"),
         ("model: {lr: 1, lr: 2}", "line 1: not YAML: lr stands twice"),
         ("model: {lr: 1", "line 1: not YAML: "),
@@ -454,6 +491,7 @@ def test_a_joblib_on_request_loads_in_another_program(csv):
         ({"model": {}}, "model: unknown key; known are data, preprocessing, algorithm, output"),
         ({"algorithm": {"n_itre": 3}}, "algorithm.n_itre: unknown key; did you mean n_iter?"),
         ({"output": {"embeddings_path": "z.txt"}}, "output.embeddings_path z.txt: the suffix must be one of"),
+        ({"output": {"save_neighbors": 5}}, "save_neighbors needs an embeddings_path that ends in .csv or .parquet"),
         ({"output": {"model_dir": "x"}}, "output.model_dir: unknown key"),
     ],
 )
