@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpdr.cli import data, output, showing
+from fastpdr.cli import data, output, showing, tracked
 from fastpdr.cli.learning import Learnt, classes_of, learn, neighbors_of, require_fewer
 
 CONFIG = "train.yml"
@@ -32,6 +32,7 @@ def run(
     quiet: bool = False,
     without: Collection[str] = (),
     config: str | None = None,
+    trackers: tracked.MakeTrackers | None = None,
 ) -> None:
     """Train, judge, write, report.
 
@@ -56,6 +57,8 @@ def run(
         What not to write.
     config : str, optional
         Text of the config, written as well.
+    trackers : callable, optional
+        Of :func:`fastpdr.cli.tracked.trackers_of`; what looks at the training.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def run(
     """
     with output.filled_folder(folder, PARTS) as aside:
         require_fewer(neighbors, table)
-        learnt = learn(table, model, held_out=held_out, judged="metrics" not in without)
+        learnt = learn(table, model, held_out=held_out, judged="metrics" not in without, trackers=trackers)
         written = write(learnt, aside, suffix, folder=folder, neighbors=neighbors, without=without, config=config)
     if not quiet:
         showing.say(learnt, folder, written)

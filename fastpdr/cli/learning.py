@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastpdr.cli import data, output
+from fastpdr.cli import data, output, tracked
+from fastpdr.cli.tracked import estimator_of
 
 if TYPE_CHECKING:
     from fastpdr.graph import KNNGraph
@@ -88,7 +90,14 @@ class Learnt:
         )
 
 
-def learn(table: data.Table, model: Any, *, held_out: float | None = None, judged: bool = True) -> Learnt:
+def learn(
+    table: data.Table,
+    model: Any,
+    *,
+    held_out: float | None = None,
+    judged: bool = True,
+    trackers: tracked.MakeTrackers | None = None,
+) -> Learnt:
     """Train, place the rows that were held out, and judge the map of both.
 
     The measure is the data as it was scaled; before PCA, which is part of what is judged.
@@ -103,6 +112,8 @@ def learn(table: data.Table, model: Any, *, held_out: float | None = None, judge
         Share of the rows that neither the map nor a step before it sees; drawn by the seed of the model.
     judged : bool
         Whether to judge.
+    trackers : callable, optional
+        Of :func:`fastpdr.cli.tracked.trackers_of`; they look at the training, and at the held-out rows.
 
     Raises
     ------
@@ -116,10 +127,13 @@ def learn(table: data.Table, model: Any, *, held_out: float | None = None, judge
         raise ValueError(f"the data must have at least {FEWEST_ROWS} rows, got {n}")
     data.require_finite(table)
     unseen = None if held_out is None else held_out_rows(table, held_out, estimator_of(model).random_state)
-    Z, seconds = _timed(model.fit_transform, (table if unseen is None else table.take(~unseen)).rows)
+    trained, placed = (table, None) if unseen is None else (table.take(~unseen), table.take(unseen))
+    seen_by_trackers = None if placed is None else (placed.rows, placed.labels)
+    fit_transform = partial(tracked.fit_transform, model, make_trackers=trackers, held_out=seen_by_trackers)
+    Z, seconds = _timed(fit_transform, trained.rows)
     learnt = Learnt(table, model, Z, seconds, Judgement({}))
-    if unseen is not None:
-        Z_placed, placing = _timed(model.transform, table.take(unseen).rows)
+    if unseen is not None and placed is not None:
+        Z_placed, placing = _timed(model.transform, placed.rows)
         whole = np.empty((n, Z.shape[1]), Z.dtype)
         whole[~unseen], whole[unseen] = Z, Z_placed
         learnt = replace(learnt, Z=whole, held_out=HeldOut(unseen, placing, Judgement({})))
@@ -179,11 +193,6 @@ def held_out_rows(table: data.Table, share: float, seed: int) -> NDArray[np.bool
     rows = np.zeros(n, dtype=bool)
     rows[drawn] = True
     return rows
-
-
-def estimator_of(model: Any) -> Any:
-    """Return the map at the end of a pipeline, or the model if it is none."""
-    return model.steps[-1][1] if hasattr(model, "steps") else model
 
 
 def classes_of(table: data.Table) -> NDArray | None:

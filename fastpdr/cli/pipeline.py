@@ -10,7 +10,7 @@ import click
 
 from fastpdr._files import written_aside
 from fastpdr.cli import config as configs
-from fastpdr.cli import data, fit, formats, learning, output, train
+from fastpdr.cli import data, fit, formats, learning, output, tracked, train
 
 JOBLIB_SUFFIXES = (".joblib", ".pkl")
 METRICS = ("trustworthiness", "silhouette", "neighborhood_preservation", "final_loss", "training_time_seconds")
@@ -34,12 +34,13 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     out = config.output
     paths = [Path(path) for path in (out.model_path, out.embeddings_path, out.metrics_path)]
     _refuse_used(paths, overwrite or out.overwrite_existing)
+    trackers = tracked.trackers_of(config)
     table = train.read(config.data)
     with ExitStack() as folders:
         for path in paths:
             folders.enter_context(output.writable_folder(path.parent))
         learning.require_fewer(out.save_neighbors, table)
-        learnt = learning.learn(table, train.make_model(config))
+        learnt = learning.learn(table, train.make_model(config), trackers=trackers)
         _write(learnt, config, *paths)
     facts = learnt.facts
     click.echo(output.aligned([(name.replace("_", " "), f"{facts[name]:.4f}") for name in METRICS if name in facts]))

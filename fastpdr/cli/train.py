@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpdr.cli import config as configs
-from fastpdr.cli import data, fit, formats, output
+from fastpdr.cli import data, fit, formats, output, tracked
 
 
 def run(config: configs.Config, *, overwrite: bool) -> None:
@@ -31,6 +31,7 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     suffix = f".{out.embedding_format}"
     if suffix != ".npy":
         formats.require("writing", suffix)
+    trackers = tracked.trackers_of(config)
     table = read(config.data)
     kept = {"embedding": out.save_embeddings, "metrics": out.save_metrics, "preprocessing": out.save_preprocessing}
     without = [name for name, is_kept in kept.items() if not is_kept]
@@ -43,6 +44,7 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
         neighbors=out.save_neighbors,
         without=without,
         config=configs.dump(config),
+        trackers=trackers,
     )
 
 

@@ -308,6 +308,82 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
     assert entries(here) == {"all.yml"}
 
 
+# Trackers
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("command", "section"), [("train", "model"), ("pipeline", "algorithm")])
+def test_a_training_is_tracked(csv, here, command, section):
+    pytest.importorskip("tensorboard")
+    sections = {
+        "data": {"features": csv, "label_column": "kind"},
+        section: {**SMALL, "logdir": "runs"},
+        "tracking": {"csv": "logs/log.csv", "jsonl": "logs/log.jsonl"},
+    }
+    run(command, "--config", write(**sections))
+    run(command, "--config", "train.yml", "--overwrite")
+    assert entries(here / "runs") == {"run-1", "run-2"}
+    assert entries(here / "logs") == {"log.csv", "log-2.csv", "log.jsonl", "log-2.jsonl"}
+    lines = read_jsonl(here / "logs/log-2.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert pd.read_csv("logs/log.csv").columns.tolist() == ["epoch", "loss", "learning_rate", "gradient_norm"]
+    facts = json.loads(next((here / "models").rglob("*metrics.json")).read_text())
+    assert lines[-1]["loss"] == facts.get("metrics", facts)["final_loss"]
+
+
+def test_held_out_rows_are_what_trackers_judge_and_draw(csv, here):
+    tracking = {"jsonl": "log.jsonl", "metrics_every": 1, "map_every": 2}
+    train(data={"features": csv, "label_column": "kind", "held_out": 0.3}, preprocessing={"pca": 3}, tracking=tracking)
+    last = read_jsonl(here / "log.jsonl")[-1]
+    metrics = json.loads((here / "models/fastpdr_model/metrics.json").read_text())["held_out"]
+    # Compared with other rows: those before PCA, and for the accuracy those that were trained on.
+    for name in ("trustworthiness", "continuity", "rnx_auc"):
+        assert last[f"held_out/{name}"] == pytest.approx(metrics[name], abs=0.2)
+    assert last["held_out/silhouette"] == pytest.approx(metrics["silhouette"], abs=1e-3)
+    assert {path.name for path in here.glob("*.png")} == {"log-epoch-0001.png", "log-epoch-0002.png"}
+    tracked = np.load("models/fastpdr_model/embedding.npy")
+    train("--overwrite", data={"features": csv, "label_column": "kind", "held_out": 0.3}, preprocessing={"pca": 3})
+    np.testing.assert_array_equal(np.load("models/fastpdr_model/embedding.npy"), tracked)
+
+
+def test_a_run_of_wandb_knows_the_config(csv, here, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "fastpdr.tracking.WeightsAndBiases", lambda *a, **k: made.append((a, k)) or (lambda state: None)
+    )
+    train(data={"features": csv, "label_column": "kind"}, tracking={"wandb": "maps", "metrics_every": 3})
+    _, ((project,), settings) = made  # the first is a try, before the data are read
+    assert project == "maps"
+    assert settings["metrics_every"] == 3
+    assert settings["config"] == yaml.safe_load((here / "models/fastpdr_model/train.yml").read_text())
+
+
+def test_a_model_forgets_its_trackers(csv):
+    paths = {"model_path": "p.joblib", "embeddings_path": "z.csv", "metrics_path": "m.json"}
+    pipeline(data={"features": csv, "label_column": "kind"}, output=paths, tracking={"csv": "log.csv"})
+    assert joblib.load("p.joblib").steps[-1][1].callbacks is None
+
+
+def test_logdir_of_the_earlier_implementation():
+    result = printed("--config", write(model={"logdir": "runs"}))
+    assert result["tracking"]["tensorboard"] == "runs"
+    assert "logdir" not in result["model"]
+    assert printed("--config", write(model={"logdir": None}))["tracking"]["tensorboard"] is None
+    sections = {"model": {"logdir": None}, "tracking": {"tensorboard": "runs"}}
+    assert printed("--config", write(**sections))["tracking"]["tensorboard"] == "runs"
+
+
+@pytest.mark.parametrize(("tracker", "module"), [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")])
+def test_a_tracker_that_is_missing_is_said_before_all(here, monkeypatch, tracker, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    output = train(data={"features": "nowhere.csv"}, tracking={tracker: "runs"}, code=1)
+    assert f"pip install 'fastpdr[{tracker}]'" in output
+    assert entries(here) == {"train.yml"}
+
+
 # What is wrong
 
 
@@ -315,7 +391,7 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
     ("text", "message"),
     [
         ("modle: {}", "modle: unknown key; did you mean model?"),
-        ("wandb: {}", "wandb: unknown key; known are data, preprocessing, model, output"),
+        ("wandb: {}", "wandb: unknown key; known are data, preprocessing, model, tracking, output"),
         ("data: {featuers: x}", "data.featuers: unknown key; did you mean features?"),
         ("data: {features: 3}", "data.features: expected a valid string, got 3"),
         ("data: {format: xls}", "'h5ad' or 'pkl', got 'xls'"),
@@ -334,7 +410,19 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
         ("preprocessing: {pca: 0}", "preprocessing.pca: expected components >= 1 or a share"),
         ("preprocessing: {pca: 1.5}", "between 0 and 1, got 1.5"),
         ("model: {n_itre: 5}", "model.n_itre: unknown key; did you mean n_iter?"),
-        ("model: {logs: runs}", "model.logs: unknown key"),
+        ("model: {logs: runs}", "model.logs: unknown key; did you mean logdir?"),
+        ("model: {logdir: 5}", "model.logdir: expected a valid string, got 5"),
+        (
+            "{model: {logdir: a}, tracking: {tensorboard: b}}",
+            "model.logdir and tracking.tensorboard mean the same: give one of them",
+        ),
+        ("tracking: {tensorbord: a}", "tracking.tensorbord: unknown key; did you mean tensorboard?"),
+        ("tracking: {csv: 5}", "tracking.csv: expected a valid string, got 5"),
+        ("tracking: {jsonl: ''}", "tracking.jsonl: String should have at least 1 character"),
+        ("tracking: {metrics_every: 0}", "tracking.metrics_every: expected greater than or equal to 1, got 0"),
+        ("tracking: {map_every: true}", "tracking.map_every: expected a valid integer, got True"),
+        ("tracking: {map_every: 5}", "tracking.map_every needs rows to draw: give data.held_out"),
+        ("tracking: log.csv", "tracking: expected a mapping of keys, got 'log.csv'"),
         ("model: {lr: fast}", "model.lr: expected a valid number, got 'fast'"),
         ("model: {n_iter: 2.5}", "model.n_iter: expected a valid integer, got 2.5"),
         ("model: {n_iter: '5'}", "model.n_iter: expected a valid integer, got '5'"),
@@ -488,7 +576,7 @@ def test_a_joblib_on_request_loads_in_another_program(csv):
         ({"data": {"source": "file"}}, "data: source: file needs features"),
         ({"data": {"source": "sklearn_digits", "features": "x"}}, "data: source: sklearn_digits takes no features"),
         ({"data": {"source": "iris"}}, "data.source: expected 'sklearn_digits' or 'file', got 'iris'"),
-        ({"model": {}}, "model: unknown key; known are data, preprocessing, algorithm, output"),
+        ({"model": {}}, "model: unknown key; known are data, preprocessing, algorithm, tracking, output"),
         ({"algorithm": {"n_itre": 3}}, "algorithm.n_itre: unknown key; did you mean n_iter?"),
         ({"output": {"embeddings_path": "z.txt"}}, "output.embeddings_path z.txt: the suffix must be one of"),
         ({"output": {"save_neighbors": 5}}, "save_neighbors needs an embeddings_path that ends in .csv or .parquet"),

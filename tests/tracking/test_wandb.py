@@ -157,11 +157,13 @@ def records(path):
             record = b""
 
 
-def test_wandb_itself_keeps_an_offline_run(tmp_path, monkeypatch):
+def test_wandb_itself_keeps_an_offline_run(tmp_path, monkeypatch, request):
     wandb = pytest.importorskip("wandb")
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb.teardown()  # it reads the environment once
+    request.addfinalizer(wandb.teardown)
     other = wandb.init(project="other", dir=tmp_path / "other")
     tracker = WeightsAndBiases(
         "maps", held_out=HELD, map_every=3, dir=str(tmp_path), config={"method": "tsne"}, name="first"
