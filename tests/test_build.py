@@ -70,7 +70,19 @@ def test_the_three_instruction_sets_are_in_the_binary():
 
 
 def test_import_leaves_heavy_packages_alone():
-    heavy = ["sklearn", "scipy", "matplotlib", "pandas", "pyarrow", "click", "openTSNE", "numba", "umap", "faiss"]
+    heavy = [
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "plotly",
+        "pandas",
+        "pyarrow",
+        "click",
+        "openTSNE",
+        "numba",
+        "umap",
+        "faiss",
+    ]
     program = f"import sys, fastpdr; print([name for name in {heavy} if name in sys.modules])"
     assert run(program).stdout.strip() == "[]"
 
