@@ -27,7 +27,7 @@ Preset = Sequence[Level]
 
 TSNE: Mapping[str, Preset] = {
     "fast": (Level(10_000, 480, 512, 0.6, 0.2), Level(math.inf, 480, 1024, 0.6, 0.0)),
-    "best": (Level(10_000, 1700, 1024, 0.6, 0.7), Level(math.inf, 1700, 2048, 0.6, 0.0)),
+    "best": (Level(10_000, 1500, 1024, 0.6, 0.7), Level(math.inf, 1700, 2048, 0.6, 0.0)),
 }
 PAIRS: Mapping[str, Preset] = {
     "fast": (
@@ -36,7 +36,7 @@ PAIRS: Mapping[str, Preset] = {
         Level(math.inf, 1350, 2048, 0.5, 0.0),
     ),
     "best": (
-        Level(10_000, 1700, 1024, 0.6, 0.7),
+        Level(10_000, 1500, 1024, 0.6, 0.7),
         Level(math.inf, 3000, 2048, 0.5, 0.0),
     ),
 }
