@@ -19,7 +19,7 @@ from fastpdr import ops, reference
 from fastpdr._native import build_info
 
 if TYPE_CHECKING:
-    from fastpdr import graph, metrics, plotting
+    from fastpdr import graph, metrics, plotting, report, tracking
     from fastpdr.estimators import (
         MultiscaleParametricTSNE,
         ParametricLargeVis,
@@ -46,10 +46,12 @@ __all__ = [
     "ops",
     "plotting",
     "reference",
+    "report",
     "save",
+    "tracking",
 ]
 
-_MODULES = ("graph", "metrics", "plotting")
+_MODULES = ("graph", "metrics", "plotting", "report", "tracking")
 
 
 def __getattr__(name: str) -> Any:

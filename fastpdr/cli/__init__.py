@@ -78,6 +78,12 @@ def main(debug: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="tsne", show_default=True, help="Kind of map.")
 @click.option("--labels", metavar="COLUMN_OR_FILE", help="Labels: a column of DATA, or a .npy, .csv or .txt file.")
+@click.option(
+    "--held-out",
+    type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Share of the rows that the map does not learn from; they are placed on it and judged.",
+)
 @click.option("--perplexity", type=click.FloatRange(min=1), help="Neighbours that count for a row (tsne, largevis).")
 @click.option("--n-neighbors", type=click.IntRange(min=2), help="Neighbours that count for a row, with itself (umap).")
 @click.option("--min-dist", type=click.FloatRange(min=0, max=1), help="How far near rows stay apart (umap).")
@@ -101,6 +107,9 @@ def main(debug: bool) -> None:
     show_default=True,
     help="Of the map as a table.",
 )
+@click.option(
+    "--neighbors", type=click.IntRange(min=1), metavar="K", help="Add K neighbours of each row to a .csv or .parquet."
+)
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def _fit(
@@ -108,7 +117,9 @@ def _fit(
     output: Path,
     method: str,
     labels: str | None,
+    held_out: float | None,
     file_format: str,
+    neighbors: int | None,
     overwrite: bool,
     quiet: bool,
     **parameters: Any,
@@ -116,8 +127,8 @@ def _fit(
     """Learn a map of DATA and write it to a folder.
 
     DATA is a .npy, .npz, .csv, .tsv, .parquet, .json or .h5ad file of numbers, one row per sample, a folder of .npy
-    files, or the built-in set: digits.  The folder gets the model, the map of DATA, a picture of it and metrics.json.
-    Labels colour the picture and judge the map; no method learns from them here.
+    files, or the built-in set: digits.  The folder gets the model, the map of DATA, a picture of it, metrics.json, and
+    report.html with all of it.  Labels colour the picture and judge the map; no method learns from them here.
     """
     from fastpdr.cli import data, formats
     from fastpdr.cli.fit import run
@@ -125,12 +136,14 @@ def _fit(
 
     _refuse_other_options(method, parameters)
     refuse_used_folder(output, overwrite, "--output")
+    if file_format == "npy" and neighbors is not None:
+        raise click.UsageError("--neighbors is for --format csv and parquet, not for npy")
     if file_format != "npy":
         formats.require("writing", f".{file_format}")
     table = data.read(source, labels)
     given = {name: value for name, value in parameters.items() if value is not None}
     estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet)
-    run(table, estimator, output, f".{file_format}", quiet=quiet)
+    run(table, estimator, output, f".{file_format}", held_out=held_out, neighbors=neighbors, quiet=quiet)
 
 
 def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:
@@ -166,7 +179,7 @@ def _train(path: Path | None, seed: int | None, settings: tuple[str, ...], print
     """Learn a map as a YAML file says: data, preprocessing, model and output.
 
     What the file leaves out has a default. The folder output.model_dir/output.model_name gets the model with its
-    preprocessing, the map, a picture of it, metrics.json, and train.yml with all settings.
+    preprocessing, the map, a picture of it, metrics.json, report.html, and train.yml with all settings.
     """
     _run_config("train", path, seed, settings, print_config, overwrite)
 

@@ -30,6 +30,7 @@ ALIASES = {
     "early_stopping_min_improvement": "early_stopping_min_delta",
 }
 WIDTHS = {"nl1": 1000, "nl2": 500, "nl3": 250}
+LOGDIR = "logdir"  # its key of the model for tracking.tensorboard
 # What YAML has no form for, or what only labels that teach would need.
 NOT_IN_FILES = {
     "encoder", "decoder", "callbacks", "precomputed_knn", "landmark_loss_fn", "landmark_loss_weight",
@@ -41,7 +42,12 @@ OTHER_TYPES: dict[str, tuple[Any, Any]] = {
     "random_state": (Annotated[int, Field(ge=0)], 0),
     "verbose": (bool | int, True),
 }
+Name = Annotated[str, Field(min_length=1)]
+Epochs = Annotated[int, Field(ge=1)]
 FORMATS = Literal["auto", "csv", "tsv", "npy", "npz", "parquet", "json", "h5ad", "pkl"]
+
+
+Neighbors = Annotated[int, Field(ge=1)] | None  # of each row, to be named in the table of the map
 
 
 class Section(BaseModel):
@@ -67,6 +73,12 @@ class Data(Section):
         if self.labels is not None and self.label_column is not None:
             raise ValueError("give labels or label_column, not both")
         return self
+
+
+class TrainData(Data):
+    """The same, and how much of it the training shall not see."""
+
+    held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class PipelineData(Data):
@@ -97,15 +109,34 @@ class Preprocessing(Section):
         raise ValueError(f"expected components >= 1 or a share of the variance between 0 and 1, got {value}")
 
 
+class Tracking(Section):
+    """Where it is written down how the training goes."""
+
+    tensorboard: Name | None = None  # a folder
+    wandb: Name | None = None  # a project
+    csv: Name | None = None  # a file
+    jsonl: Name | None = None  # a file
+    metrics_every: Epochs | None = 10
+    map_every: Epochs | None = None
+
+
 class TrainOutput(Section):
     """The folder model_dir/model_name and what is written into it."""
 
     model_dir: str = "models"
-    model_name: Annotated[str, Field(min_length=1)] = "fastpdr_model"
+    model_name: Name = "fastpdr_model"
     save_embeddings: bool = True
+    embedding_format: Literal["npy", "csv", "parquet"] = "npy"
+    save_neighbors: Neighbors = None
     save_preprocessing: bool = True
     save_metrics: bool = True
     overwrite_existing: bool = False
+
+    @model_validator(mode="after")
+    def _neighbors_have_a_column(self) -> TrainOutput:
+        if self.save_neighbors is not None and self.embedding_format == "npy":
+            raise ValueError("save_neighbors needs embedding_format: csv or parquet")
+        return self
 
 
 class PipelineOutput(Section):
@@ -113,8 +144,15 @@ class PipelineOutput(Section):
 
     model_path: str = "models/fastpdr_pipeline"
     embeddings_path: str = "models/fastpdr_pipeline_embeddings.npy"
+    save_neighbors: Neighbors = None
     metrics_path: str = "models/fastpdr_pipeline_metrics.json"
     overwrite_existing: bool = False
+
+    @model_validator(mode="after")
+    def _neighbors_have_a_column(self) -> PipelineOutput:
+        if self.save_neighbors is not None and self.embeddings_path.endswith(".npy"):
+            raise ValueError("save_neighbors needs an embeddings_path that ends in .csv or .parquet")
+        return self
 
 
 class Config(BaseModel):
@@ -125,10 +163,11 @@ class Config(BaseModel):
     data: Any
     preprocessing: Preprocessing = Preprocessing()
     model: Any
+    tracking: Tracking = Tracking()
     output: Any
 
 
-SECTIONS = {"train": ("model", Data, TrainOutput), "pipeline": ("algorithm", PipelineData, PipelineOutput)}
+SECTIONS = {"train": ("model", TrainData, TrainOutput), "pipeline": ("algorithm", PipelineData, PipelineOutput)}
 
 
 def load(path: Path | None, command: str, settings: Sequence[str] = (), seed: int | None = None) -> Config:
@@ -162,6 +201,7 @@ def load(path: Path | None, command: str, settings: Sequence[str] = (), seed: in
             _set(content, setting)
         content = {key: {} if value is None else value for key, value in content.items()}
         given, written = _translated(_keys(content, model_key), model_key)
+        content = _with_logdir(content, given, written, model_key)
         if seed is not None:
             given["random_state"] = seed
         method = _method(given, model_key)
@@ -175,6 +215,8 @@ def load(path: Path | None, command: str, settings: Sequence[str] = (), seed: in
         )
         config = whole.model_validate(content | {model_key: given})
         _check_ranges(config, model_key)
+        if config.tracking.map_every is not None and getattr(config.data, "held_out", None) is None:
+            raise ValueError("tracking.map_every needs rows to draw: give data.held_out, a key of fastpdr train")
     except ValidationError as error:
         raise ValueError(_prefixed(path, _explain(error, whole, method, written))) from None
     except ValueError as error:
@@ -256,7 +298,7 @@ def _keys(content: dict[Any, Any], section: str) -> dict[Any, Any]:
 
 
 def _translated(given: dict[Any, Any], section: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the keys of a model as the estimator has them, and as they were written."""
+    """Return the keys of a model as the estimator has them, and how keys of the whole config were written."""
     result: dict[str, Any] = {}
     written: dict[str, str] = {}
     for key, value in given.items():
@@ -270,7 +312,20 @@ def _translated(given: dict[Any, Any], section: str) -> tuple[dict[str, Any], di
         if "hidden_dims" in result:
             raise ValueError(f"{section}.hidden_dims and {section}.nl1, nl2, nl3 mean the same: give one of them")
         result["hidden_dims"], written["hidden_dims"] = [given.get(k, w) for k, w in WIDTHS.items()], "nl1, nl2, nl3"
-    return result, written
+    return result, {f"{section}.{name}": f"{section}.{key}" for name, key in written.items()}
+
+
+def _with_logdir(
+    content: dict[Any, Any], given: dict[str, Any], written: dict[str, str], section: str
+) -> dict[Any, Any]:
+    """Move the earlier implementation's key for TensorBoard from the model to the trackers."""
+    logdir, tracking = given.pop(LOGDIR, None), _keys(content, "tracking")
+    if logdir is None:
+        return content
+    if tracking.get("tensorboard") is not None:
+        raise ValueError(f"{section}.{LOGDIR} and tracking.tensorboard mean the same: give one of them")
+    written["tracking.tensorboard"] = f"{section}.{LOGDIR}"
+    return content | {"tracking": tracking | {"tensorboard": logdir}}
 
 
 def _method(given: dict[str, Any], section: str) -> str:
@@ -294,9 +349,10 @@ def _explain(error: ValidationError, whole: type[BaseModel], method: str, writte
     lines: dict[str, str] = {}
     for detail in error.errors():
         section, *rest = detail["loc"]
-        name = written.get(str(rest[0]), str(rest[0])) if rest else ""
-        items = "".join(f"[{part}]" for part in rest[1:] if isinstance(part, int))
-        key = ".".join([str(section), *([name] if name else [])]) + items
+        place = ".".join(str(part) for part in (section, *rest[:1]))
+        place = written.get(place, place)
+        name = place.partition(".")[2]
+        key = place + "".join(f"[{part}]" for part in rest[1:] if isinstance(part, int))
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
             lines[key] = f"unknown key{_hint(str(section), name, whole, method)}"
@@ -322,7 +378,7 @@ def _hint(section: str, name: str, whole: type[BaseModel], method: str) -> str:
     others = [other for other in METHODS if ALIASES.get(name, name) in section_of(other).model_fields]
     if others:
         return f" for method {method}; it is for {' and '.join(others)}"
-    return _nearest(name, [*fields[section].model_fields, *ALIASES, *WIDTHS])  # type: ignore[union-attr]
+    return _nearest(name, [*fields[section].model_fields, *ALIASES, *WIDTHS, LOGDIR])  # type: ignore[union-attr]
 
 
 def _nearest(word: object, known: Sequence[str] | dict[str, Any]) -> str:

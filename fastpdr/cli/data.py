@@ -10,14 +10,17 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastpdr._files import written_aside
 from fastpdr.cli import formats
 from fastpdr.cli.formats import Content, listed, load_array
-from fastpdr.cli.output import written_aside
+
+if TYPE_CHECKING:
+    from fastpdr.graph import KNNGraph
 
 MAP_SUFFIXES = (".npy", ".csv", ".parquet")
 LABEL_SUFFIXES = (".npy", ".csv", ".txt")
@@ -38,6 +41,10 @@ class Table:
         if self.names is None:
             return self.X
         return importlib.import_module("pandas").DataFrame(self.X, columns=list(self.names))
+
+    def take(self, chosen: NDArray[np.bool_]) -> Table:
+        """Return a table of some of the rows."""
+        return replace(self, X=self.X[chosen], labels=None if self.labels is None else self.labels[chosen])
 
 
 def read(
@@ -115,22 +122,40 @@ def _name(table: Table, column: int) -> str:
     return str(column) if table.names is None else table.names[column]
 
 
-def write_map(path: Path, Z: NDArray, labels: NDArray | None = None) -> None:
+def write_map(
+    path: Path,
+    Z: NDArray,
+    labels: NDArray | None = None,
+    *,
+    held_out: NDArray[np.bool_] | None = None,
+    neighbors: KNNGraph | None = None,
+) -> None:
     """Write a map in the format that the suffix names.
 
     Parameters
     ----------
     path : Path
-        A .npy file gets Z alone; .csv and .parquet get a named column for each component and the column label.
+        A .npy file gets Z alone; .csv and .parquet get a named column for each component and the columns label and
+        held_out and neighbors.
     Z : ndarray [n, c]
         The map.
     labels : ndarray [n], optional
         One per row.
+    held_out : ndarray of bool [n], optional
+        Which rows the training has not seen.
+    neighbors : KNNGraph, optional
+        Of the n rows. Each gets ``{"ids": [...], "distances": [...]}``, the nearest first, ids the numbers of the rows
+        from 0 on: a struct in .parquet, JSON in .csv.
 
     Raises
     ------
     ModuleNotFoundError
         The format needs a package that is not installed.
+
+    References
+    ----------
+    The column neighbors is that of Embedding Atlas' option --neighbors
+    (https://apple.github.io/embedding-atlas/tool.html).
     """
     with written_aside(path) as aside:
         if path.suffix == ".npy":
@@ -139,10 +164,34 @@ def write_map(path: Path, Z: NDArray, labels: NDArray | None = None) -> None:
         frame = formats.require("writing", path.suffix).DataFrame(Z, columns=projection_names(Z.shape[1]))
         if labels is not None:
             frame["label"] = labels
+        if held_out is not None:
+            frame["held_out"] = held_out
         if path.suffix == ".csv":
+            if neighbors is not None:
+                frame["neighbors"] = _neighbors_as_json(neighbors)
             frame.to_csv(aside, index=False)
         else:
-            frame.to_parquet(aside, index=False)
+            _write_parquet(aside, frame, neighbors)
+
+
+def _neighbors_as_json(graph: KNNGraph) -> list[str]:
+    pairs = zip(graph.indices.tolist(), graph.distances.astype(str).tolist(), strict=True)
+    return [f'{{"ids": {ids}, "distances": [{", ".join(distances)}]}}' for ids, distances in pairs]
+
+
+def _write_parquet(path: Path, frame: Any, neighbors: KNNGraph | None) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    if neighbors is not None:
+        offsets = np.arange(0, neighbors.indices.size + 1, neighbors.k)
+        lists = [
+            pyarrow.ListArray.from_arrays(offsets, pyarrow.array(values.ravel()))
+            for values in (neighbors.indices, neighbors.distances)
+        ]
+        table = table.append_column("neighbors", pyarrow.StructArray.from_arrays(lists, ["ids", "distances"]))
+    parquet.write_table(table, path)
 
 
 def projection_names(n_components: int) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastpdr.cli import output
+from fastpdr.cli.showing import HELD_OUT, TRAINING, parameters_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +42,7 @@ class Result:
     Z_train: NDArray  # [n_train, 2]
     Z_test: NDArray  # [n_test, 2]
     scores: dict[str, Any]
+    rnx: dict[str, NDArray]  # curves of the training rows and of those held out
 
     @property
     def name(self) -> str:
@@ -53,7 +55,7 @@ def run(folder: Path, seed: int = 0, n_epochs: int | None = None) -> None:
     Parameters
     ----------
     folder : Path
-        Gets model/ (the ParametricTSNE), metrics.json and map.png; older ones are replaced.
+        Gets model/ (the ParametricTSNE), report.html of it, metrics.json and map.png; older ones are replaced.
     seed : int
         random_state of both estimators.
     n_epochs : int, optional
@@ -79,7 +81,8 @@ def run(folder: Path, seed: int = 0, n_epochs: int | None = None) -> None:
         results[0].estimator.save(folder / "model", overwrite=True)
         output.write_json(folder / "metrics.json", _facts(digits, seed, results))
         plotting.save(_draw(digits, results), folder / "map.png")
-    _report(folder, results)
+        report = _write_report(folder / "report.html", digits, results[0])
+    _say(folder, results, report)
 
 
 def _load_digits() -> Digits:
@@ -101,21 +104,23 @@ def _train(estimator: Any, digits: Digits) -> Result:
     fitted = time.perf_counter()
     Z_test = estimator.transform(digits.X_test)
     placed = time.perf_counter()
+    train, train_rnx = _structure(digits.X_train, Z_train)
+    test, test_rnx = _structure(digits.X_test, Z_test)
     scores = {
-        "train": _structure(digits.X_train, Z_train),
-        "test": _structure(digits.X_test, Z_test),
+        "train": train,
+        "test": test,
         "knn_accuracy": knn_accuracy(Z_train, digits.y_train, Z_test, digits.y_test),
         "training_time_seconds": fitted - start,
         "transform_time_seconds": placed - fitted,
     }
-    return Result(estimator, Z_train, Z_test, scores)
+    return Result(estimator, Z_train, Z_test, scores, {TRAINING: train_rnx, HELD_OUT: test_rnx})
 
 
-def _structure(X: NDArray, Z: NDArray) -> dict[str, float]:
-    from fastpdr.metrics import evaluate
+def _structure(X: NDArray, Z: NDArray) -> tuple[dict[str, float], NDArray]:
+    from fastpdr.metrics import evaluate_with_curve
 
-    scores = evaluate(X, Z, n_neighbors=NEIGHBORS)
-    return {name: scores[name] for name in ("trustworthiness", "rnx_auc")}
+    scores, rnx = evaluate_with_curve(X, Z, n_neighbors=NEIGHBORS)
+    return {name: scores[name] for name in ("trustworthiness", "rnx_auc")}, rnx
 
 
 def _facts(digits: Digits, seed: int, results: list[Result]) -> dict[str, Any]:
@@ -127,6 +132,39 @@ def _facts(digits: Digits, seed: int, results: list[Result]) -> dict[str, Any]:
         "methods": {result.name: result.scores for result in results},
         "versions": output.versions(),
     }
+
+
+def _write_report(path: Path, digits: Digits, result: Result) -> str:
+    """Write the report of one method if that is possible; returns what to say about it."""
+    from fastpdr import report
+
+    scores, n_train, n_test = result.scores, len(digits.y_train), len(digits.y_test)
+    try:
+        report.write(
+            path,
+            np.vstack([result.Z_train, result.Z_test]),
+            np.concatenate([digits.y_train, digits.y_test]),
+            held_out=np.arange(n_train + n_test) >= n_train,
+            scores={
+                TRAINING: scores["train"]
+                | {
+                    "knn_accuracy": None,
+                    "training_time_seconds": scores["training_time_seconds"],
+                    "n_samples": n_train,
+                },
+                HELD_OUT: scores["test"]
+                | {name: scores[name] for name in ("knn_accuracy", "transform_time_seconds")}
+                | {"n_samples": n_test},
+            },
+            rnx=result.rnx,
+            loss=result.estimator.loss_history_,
+            config=parameters_of(result.estimator),
+            versions=output.versions(),
+            title=f"{result.name} of handwritten digits",
+        )
+    except ModuleNotFoundError as error:
+        return f"not written: {error}"
+    return f"the map of {result.name} as a page for the browser"
 
 
 def _draw(digits: Digits, results: list[Result]) -> Figure:
@@ -180,7 +218,7 @@ def _square(points: NDArray) -> tuple[NDArray, float]:
     return (low + high) / 2, float((high - low).max()) * (0.5 + MARGIN)
 
 
-def _report(folder: Path, results: list[Result]) -> None:
+def _say(folder: Path, results: list[Result], report: str) -> None:
     scores = [result.scores for result in results]
     figures = {
         "trustworthiness, training rows": [f"{s['train']['trustworthiness']:.3f}" for s in scores],
@@ -196,6 +234,7 @@ def _report(folder: Path, results: list[Result]) -> None:
     click.echo(output.aligned([header, *((name, *cells) for name, cells in figures.items())], numbers=True))
     files = {
         "map.png": "both maps: look here first",
+        "report.html": report,
         "metrics.json": "these figures and the versions",
         "model/": f"the ParametricTSNE: fastpdr.load({str(folder / 'model')!r})",
     }

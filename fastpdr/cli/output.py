@@ -1,4 +1,4 @@
-"""What the commands leave behind: folders, files written whole or not at all, aligned text."""
+"""What the commands leave behind: folders filled whole or not at all, JSON, aligned text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; it takes the place of `path` when the block ends without an error."""
-    # The suffix stays: writers choose their format by it.
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+from fastpdr._files import written_aside
 
 
 @contextmanager

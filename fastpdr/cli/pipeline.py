@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from fastpdr._files import written_aside
 from fastpdr.cli import config as configs
-from fastpdr.cli import data, fit, output, train
+from fastpdr.cli import data, fit, formats, learning, output, tracked, train
 
 JOBLIB_SUFFIXES = (".joblib", ".pkl")
 METRICS = ("trustworthiness", "silhouette", "neighborhood_preservation", "final_loss", "training_time_seconds")
@@ -33,11 +34,13 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     out = config.output
     paths = [Path(path) for path in (out.model_path, out.embeddings_path, out.metrics_path)]
     _refuse_used(paths, overwrite or out.overwrite_existing)
+    trackers = tracked.trackers_of(config)
     table = train.read(config.data)
     with ExitStack() as folders:
         for path in paths:
             folders.enter_context(output.writable_folder(path.parent))
-        learnt = fit.learn(table, train.make_model(config))
+        learning.require_fewer(out.save_neighbors, table)
+        learnt = learning.learn(table, train.make_model(config), trackers=trackers)
         _write(learnt, config, *paths)
     facts = learnt.facts
     click.echo(output.aligned([(name.replace("_", " "), f"{facts[name]:.4f}") for name in METRICS if name in facts]))
@@ -52,6 +55,8 @@ def _refuse_used(paths: list[Path], overwrite: bool) -> None:
         raise ValueError(
             f"output.embeddings_path {embedding}: the suffix must be one of {', '.join(data.MAP_SUFFIXES)}"
         )
+    if embedding.suffix != ".npy":
+        formats.require("writing", embedding.suffix)
     used = [str(path) for path in paths if path.exists()]
     if used and not overwrite:
         raise ValueError(f"output: there is {', '.join(used)} already; --overwrite replaces it")
@@ -62,29 +67,29 @@ def _refuse_used(paths: list[Path], overwrite: bool) -> None:
         raise ValueError(f"output.model_path {model} is no model that fastpdr wrote; move it away first") from error
 
 
-def _write(learnt: fit.Learnt, config: configs.Config, model: Path, embedding: Path, metrics: Path) -> None:
-    facts = learnt.facts
+def _write(learnt: learning.Learnt, config: configs.Config, model: Path, embedding: Path, metrics: Path) -> None:
+    facts, neighbors = learnt.facts, learning.neighbors_of(learnt, config.output.save_neighbors)
     content = {
         "metrics": {name: facts[name] for name in METRICS if name in facts},
         "embedding_shape": list(learnt.Z.shape),
         "config": config.model_dump(by_alias=True),
         "versions": facts["versions"],
     }
-    with output.written_aside(embedding) as embedding_aside, output.written_aside(metrics) as metrics_aside:
-        data.write_map(embedding_aside, learnt.Z, learnt.table.labels)
+    with written_aside(embedding) as embedding_aside, written_aside(metrics) as metrics_aside:
+        data.write_map(embedding_aside, learnt.Z, learnt.table.labels, neighbors=neighbors)
         output.write_json(metrics_aside, content)
         # The last that can fail: after it there are only renames.
         _save(learnt, model)
 
 
-def _save(learnt: fit.Learnt, path: Path) -> None:
+def _save(learnt: learning.Learnt, path: Path) -> None:
     if path.suffix not in JOBLIB_SUFFIXES:
         fit.save_model(learnt.model, learnt.table, path)
         return
     import joblib
 
     click.echo(f"Warning: {path}: loading a joblib file runs code; a path without suffix gives a safe folder", err=True)
-    with output.written_aside(path) as aside:
+    with written_aside(path) as aside:
         joblib.dump(learnt.model, aside)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpdr.cli import config as configs
-from fastpdr.cli import data, fit, output
+from fastpdr.cli import data, fit, formats, output, tracked
 
 
 def run(config: configs.Config, *, overwrite: bool) -> None:
@@ -28,10 +28,24 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     out = config.output
     folder = Path(out.model_dir) / out.model_name
     output.refuse_used_folder(folder, overwrite or out.overwrite_existing, "output")
+    suffix = f".{out.embedding_format}"
+    if suffix != ".npy":
+        formats.require("writing", suffix)
+    trackers = tracked.trackers_of(config)
     table = read(config.data)
     kept = {"embedding": out.save_embeddings, "metrics": out.save_metrics, "preprocessing": out.save_preprocessing}
     without = [name for name, is_kept in kept.items() if not is_kept]
-    fit.run(table, make_model(config), folder, ".npy", without=without, config=configs.dump(config))
+    fit.run(
+        table,
+        make_model(config),
+        folder,
+        suffix,
+        held_out=config.data.held_out,
+        neighbors=out.save_neighbors,
+        without=without,
+        config=configs.dump(config),
+        trackers=trackers,
+    )
 
 
 def read(section: configs.Data) -> data.Table:

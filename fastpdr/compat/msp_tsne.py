@@ -22,7 +22,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import nn
 
 from fastpdr import estimators
-from fastpdr.training.callbacks import TensorBoard
+from fastpdr.tracking import TensorBoard
 
 __all__ = ["MultiscaleParametricTSNE", "ParametricTSNE"]
 
@@ -182,7 +182,8 @@ class ParametricTSNE(_Adapter):
     nl1, nl2, nl3 : int
         Widths of the three hidden layers.
     logdir : path-like, optional
-        Folder for TensorBoard, which has to be installed.
+        Folder for TensorBoard, which has to be installed: every fit is a run of its own there
+        (:class:`fastpdr.tracking.TensorBoard`).
     verbose : int
         Show a progress bar.
     device : str or torch.device

@@ -165,7 +165,7 @@ class ParametricTSNE(TSNE):
         Threads of the search for neighbours; None takes PyTorch's number, -1 all.
     callbacks : list, optional
         Functions of a :class:`fastpdr.training.TrainingState`, or objects with ``on_epoch_end``; called after each
-        epoch. A true result stops the training. :class:`fastpdr.training.callbacks.TensorBoard` is one.
+        epoch. A true result stops the training. :mod:`fastpdr.tracking` has some.
     verbose : bool or int
         Show a progress bar.
 

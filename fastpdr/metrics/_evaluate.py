@@ -77,6 +77,50 @@ def evaluate(
     ----------
     Those of the single measures.
     """
+    return evaluate_with_curve(
+        X,
+        Z,
+        y,
+        n_neighbors=n_neighbors,
+        label_neighbors=label_neighbors,
+        sample=sample,
+        random_state=random_state,
+    )[0]
+
+
+def evaluate_with_curve(
+    X: ArrayLike,
+    Z: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    n_neighbors: int = 12,
+    label_neighbors: int = 7,
+    sample: int | None = None,
+    random_state: RandomState = 0,
+) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """Judge a map by all measures at once and keep the R_NX curve, which costs nothing more.
+
+    Parameters
+    ----------
+    X, Z, y, n_neighbors, label_neighbors, sample, random_state
+        As for `evaluate`.
+
+    Returns
+    -------
+    scores : dict of str to float
+        As from `evaluate`.
+    curve : numpy.ndarray [n - 2], float64
+        As from `rnx_curve`.
+
+    Raises
+    ------
+    ValueError
+        As for `evaluate`.
+
+    References
+    ----------
+    Those of the single measures.
+    """
     x, z = as_matrices("evaluate", X, Z)
     n = len(x)
     k = as_rank_neighbors("evaluate", n_neighbors, n)
@@ -85,12 +129,12 @@ def evaluate(
         label_k = as_integer("evaluate", "label_neighbors", label_neighbors, 1, n - 1, "n - 1")
 
     given = None if sample is None else anchor_rows("evaluate", sample, n, random_state)
-    scores = structure_scores(x, z, _rows(given, n, STRUCTURE_ANCHORS, random_state), k)
+    scores, curve = structure_scores(x, z, _rows(given, n, STRUCTURE_ANCHORS, random_state), k)
     if y is not None:
         neighbor_rows = _rows(given, n, n, random_state)
         silhouette_rows = _rows(given, n, SILHOUETTE_ROWS, random_state)
         scores |= _label_scores(z, codes, label_k, neighbor_rows, silhouette_rows)
-    return scores
+    return scores, curve
 
 
 def _label_scores(

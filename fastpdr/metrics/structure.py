@@ -226,11 +226,13 @@ def rnx_auc(
     ----------
     As for `rnx_curve`.
     """
-    return _log_k_mean(_rnx_curve("rnx_auc", X, Z, k_max, sample, random_state))
+    return log_k_mean(_rnx_curve("rnx_auc", X, Z, k_max, sample, random_state))
 
 
-def structure_scores(x: NDArray, z: NDArray, rows: NDArray[np.int64], n_neighbors: int) -> dict[str, float]:
-    """Return the four structure measures of checked arguments from one pass over the anchors."""
+def structure_scores(
+    x: NDArray, z: NDArray, rows: NDArray[np.int64], n_neighbors: int
+) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """Return the four structure measures of checked arguments, and the R_NX curve, from one pass over the anchors."""
     pair = _Pair(x, z, rows)
     k, k_max = n_neighbors, pair.n - 2
     intruding = torn = 0
@@ -239,12 +241,14 @@ def structure_scores(x: NDArray, z: NDArray, rows: NDArray[np.int64], n_neighbor
         intruding += _excess(x_order, z_order, k)
         torn += _excess(z_order, x_order, k)
         counts += _corank_counts(x_order, z_order, k_max)
-    return {
+    curve = _curve_from_counts(counts, pair)
+    scores = {
         "trustworthiness": _rank_score(intruding, pair, k),
         "continuity": _rank_score(torn, pair, k),
         "neighborhood_preservation": float(counts[:k].sum()) / (pair.m * k),
-        "rnx_auc": _log_k_mean(_curve_from_counts(counts, pair)),
+        "rnx_auc": log_k_mean(curve),
     }
+    return scores, curve
 
 
 @dataclass(frozen=True)
@@ -320,5 +324,6 @@ def _rnx_curve(
     return _curve_from_counts(counts, pair)
 
 
-def _log_k_mean(curve: NDArray[np.float64]) -> float:
+def log_k_mean(curve: NDArray[np.float64]) -> float:
+    """Return the area under an R_NX curve [k_max] over log K."""
     return float(np.average(curve, weights=1.0 / np.arange(1, len(curve) + 1)))

@@ -1,11 +1,11 @@
-"""What happens between epochs: early stopping, the progress bar, TensorBoard, callbacks of the user."""
+"""What happens between epochs: early stopping, the progress bar, callbacks of the user."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -95,55 +95,6 @@ class ProgressBar:
         self.bar.close()
 
 
-class TensorBoard:
-    """Writes the scalars ``loss`` and ``learning_rate`` of every epoch for TensorBoard, which has to be installed.
-
-    Parameters
-    ----------
-    logdir : path-like
-        Folder of the events; made if missing. Every training adds a file to it.
-
-    Raises
-    ------
-    ImportError
-        If tensorboard is not installed.
-
-    Examples
-    --------
-    >>> from fastpdr import ParametricUMAP
-    >>> from fastpdr.training.callbacks import TensorBoard
-    >>> umap = ParametricUMAP(callbacks=[TensorBoard("runs/digits")])  # doctest: +SKIP
-    """
-
-    def __init__(self, logdir: str | os.PathLike[str]) -> None:
-        import_summary_writer()
-        self.logdir = logdir
-        self.writer: Any = None
-
-    def on_epoch_end(self, state: TrainingState) -> None:
-        """Write the epoch's scalars."""
-        if self.writer is None:
-            self.writer = import_summary_writer()(os.fspath(self.logdir))
-        self.writer.add_scalar("loss", state.loss_history[-1], state.epoch)
-        self.writer.add_scalar("learning_rate", state.learning_rate, state.epoch)
-        self.writer.flush()
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
-
-
-def import_summary_writer() -> Any:
-    """PyTorch's writer of events, which needs a package that is not required."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError("TensorBoard: the package is not installed: pip install tensorboard") from error
-    return SummaryWriter
-
-
 def run_callbacks(callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]], state: TrainingState) -> bool:
     """Run all of them; tell whether one asked to stop."""
     results = [c.on_epoch_end(state) if isinstance(c, Callback) else c(state) for c in callbacks]
@@ -151,7 +102,8 @@ def run_callbacks(callbacks: Sequence[Callback | Callable[[TrainingState], bool 
 
 
 def close_callbacks(callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]]) -> None:
-    """Close those that have something to close."""
-    for callback in callbacks:
-        if hasattr(callback, "close"):
-            callback.close()
+    """Close those that have something to close, also where one of them fails."""
+    with ExitStack() as closing:
+        for callback in reversed(callbacks):
+            if hasattr(callback, "close"):
+                closing.callback(callback.close)

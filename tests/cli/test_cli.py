@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from reports import Page, unpacked
 from running import NAMES, D, N, X, entries, run, y
 
 import fastpdr
+from fastpdr._files import written_aside
 from fastpdr.cli import METHODS, METRICS, data, demo, main
-from fastpdr.cli.output import writable_folder, write_json, written_aside
+from fastpdr.cli.output import writable_folder, write_json
 
 STRUCTURE = {"trustworthiness", "continuity", "neighborhood_preservation", "rnx_auc"}
 LABEL_METRICS = {"neighborhood_hit", "knn_accuracy", "silhouette"}
-PARTS = {"model", "embedding.npy", "metrics.json", "map.png"}
+PARTS = {"model", "embedding.npy", "metrics.json", "map.png", "report.html"}
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +148,7 @@ def test_fit_reads_the_built_in_digits(here):
 def test_embedding_as_csv(npy, n_components, columns):
     output = fit(npy, "-o", "out", "--format", "csv", "--n-components", n_components)
     assert list(pd.read_csv("out/embedding.csv").columns) == columns
-    assert os.path.exists("out/map.png") == (n_components > 1)
+    assert os.path.exists("out/map.png") == os.path.exists("out/report.html") == (n_components > 1)
     assert ("not drawn: a map needs two components" in output) == (n_components == 1)
     assert ("its first two components" in output) == (n_components > 2)
 
@@ -160,6 +162,48 @@ def test_embedding_keeps_the_labels(here, suffix):
     assert list(frame["label"]) == list(NAMES[y])
     Z = fastpdr.load("out/model").transform(X)
     np.testing.assert_allclose(frame[["projection_x", "projection_y"]].to_numpy(np.float32), Z, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(("method", "metric"), [("tsne", "euclidean"), ("umap", "cosine")])
+def test_embedding_with_neighbors(here, suffix, method, metric):
+    np.savez("x.npz", X=X, y=NAMES[y])
+    options = ["--metric", metric] if method == "umap" else []
+    output = fit("x.npz", "-o", "out", "--method", method, "--format", suffix, "--neighbors", 4, *options)
+    assert f"embedding.{suffix} the map, 80 x 2, and 4 neighbours of each row" in output
+    if suffix == "csv":
+        frame = pd.read_csv("out/embedding.csv")
+        neighbors = [json.loads(text) for text in frame["neighbors"]]
+    else:
+        frame = pd.read_parquet("out/embedding.parquet")
+        neighbors = list(frame["neighbors"])
+    assert list(frame.columns) == ["projection_x", "projection_y", "label", "neighbors"]
+    graph = fastpdr.KNNGraph.build(X, 4, metric=metric)
+    assert neighbors[0].keys() == {"ids", "distances"}
+    np.testing.assert_array_equal([row["ids"] for row in neighbors], graph.indices)
+    np.testing.assert_allclose([row["distances"] for row in neighbors], graph.distances, rtol=1e-6)
+
+
+def test_neighbors_are_a_struct_of_lists_in_parquet(npy):
+    pyarrow = pytest.importorskip("pyarrow")
+    fit(npy, "-o", "out", "--format", "parquet", "--neighbors", 2)
+    kind = pyarrow.parquet.read_schema("out/embedding.parquet").field("neighbors").type
+    lists = [("ids", pyarrow.list_(pyarrow.int64())), ("distances", pyarrow.list_(pyarrow.float32()))]
+    assert kind == pyarrow.struct(lists)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--neighbors", 4], "--neighbors is for --format csv and parquet, not for npy"),
+        (["--neighbors", 0, "--format", "csv"], "--neighbors"),
+        (["--neighbors", N, "--format", "csv"], f"neighbors must be fewer than the {N} rows, got {N}"),
+    ],
+)
+def test_bad_numbers_of_neighbors_are_found_before_training(npy, here, monkeypatch, options, message):
+    monkeypatch.setattr(fastpdr.ParametricTSNE, "fit_transform", lambda *_: pytest.fail("trained"))
+    assert message in fit(npy, "-o", "out", *options, code=2)
+    assert not (here / "out").exists()
 
 
 def test_labels_are_judged(fitted):
@@ -191,11 +235,121 @@ def test_few_rows_are_judged_by_fewer_neighbours(here, n):
     assert json.loads((here / "out/metrics.json").read_text()).keys() > STRUCTURE
 
 
-def test_without_matplotlib_all_but_the_picture_is_written(npy, here, monkeypatch):
+def test_without_matplotlib_all_but_the_picture_and_the_report_is_written(npy, here, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.colors", None)
     output = fit(npy, "-o", "out")
-    assert entries(here / "out") == PARTS - {"map.png"}
-    assert "pip install 'fastpdr[plot]'" in output
+    assert entries(here / "out") == PARTS - {"map.png", "report.html"}
+    assert "map.png not drawn: drawing a map needs matplotlib: pip install 'fastpdr[plot]'" in output
+
+
+def test_without_plotly_all_but_the_report_is_written(npy, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    output = fit(npy, "-o", "out")
+    assert entries(here / "out") == PARTS - {"report.html"}
+    assert "report.html not written: a report needs plotly" in output
+    assert "pip install 'fastpdr[report]'" in output
+
+
+# fit: the report, and rows that are held out
+
+
+def test_the_report_has_all_there_is(fitted):
+    page = Page(fitted / "report.html")
+    assert [column["name"] for column in page.data["columns"]] == ["label", *"abcd"]
+    assert page.data["columns"][0]["names"] == ["ant", "bee", "cat"]
+    assert list(page.data["curves"]) == ["loss", "rnx"]
+    assert len(page.data["curves"]["loss"]["lines"][0]["y"]) == 2
+    assert [line["name"] for line in page.data["curves"]["rnx"]["lines"]] == ["training"]
+    metrics = json.loads((fitted / "metrics.json").read_text())
+    assert f"trustworthiness {metrics['trustworthiness']:.4f} continuity" in page.text
+    assert f"n samples {N} " in page.text
+    assert '{ "class": "ParametricTSNE", "parameters": {' in page.text
+    assert '"n_epochs": 2,' in page.text
+    assert f"fastpdr {fastpdr.__version__}, torch " in page.text
+    np.testing.assert_array_equal(unpacked(page.data["x"]), np.load(fitted / "embedding.npy")[:, 0])
+
+
+def test_columns_without_names_or_too_many_are_no_colours(npy, here):
+    np.save("y.npy", y)
+    fit(npy, "--labels", "y.npy", "-o", "out")
+    wide = pd.DataFrame(np.tile(X, 6), columns=[f"column {i}" for i in range(6 * D)])
+    wide.to_csv("wide.csv", index=False)
+    fit("wide.csv", "-o", "wide")
+    assert [column["name"] for column in Page(here / "out/report.html").data["columns"]] == ["label"]
+    assert Page(here / "wide/report.html").data["columns"] == []
+
+
+def test_held_out_rows_are_placed_and_judged(npy, here):
+    np.save("y.npy", NAMES[y])
+    output = fit(npy, "--labels", "y.npy", "--held-out", 0.25, "-o", "out", "--seed", 3)
+    assert entries(here / "out") == PARTS | {"labels.npy", "held_out.npy"}
+    held_out, Z = np.load("out/held_out.npy"), np.load("out/embedding.npy")
+    assert (held_out.dtype, held_out.sum(), len(held_out)) == (bool, 20, N)
+    # As the estimator does it by hand.
+    estimator = fastpdr.ParametricTSNE(random_state=3, n_epochs=2)
+    np.testing.assert_allclose(Z[~held_out], estimator.fit_transform(X[~held_out]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(Z[held_out], estimator.transform(X[held_out]), rtol=1e-5, atol=1e-5)
+    metrics = json.loads((here / "out/metrics.json").read_text())
+    expected = fastpdr.metrics.evaluate(X[~held_out], Z[~held_out], y[~held_out])
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert metrics["n_samples"] == 60
+    unseen = metrics["held_out"]
+    expected = fastpdr.metrics.evaluate(X[held_out], Z[held_out], y[held_out], n_neighbors=9) | {
+        "knn_accuracy": fastpdr.metrics.knn_accuracy(Z[~held_out], y[~held_out], Z[held_out], y[held_out])
+    }
+    assert {name: unseen[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert unseen["n_samples"] == 20
+    assert unseen["transform_time_seconds"] > 0
+    assert "ParametricTSNE: 60 rows of 4 columns" in output
+    assert "20 held out" in output
+    assert f"trustworthiness {metrics['trustworthiness']:.4f} {unseen['trustworthiness']:.4f}" in output
+    page = Page(here / "out/report.html")
+    np.testing.assert_array_equal(unpacked(page.data["held_out"]), held_out)
+    assert [line["name"] for line in page.data["curves"]["rnx"]["lines"]] == ["training", "held out"]
+    assert f"trustworthiness {metrics['trustworthiness']:.4f} {unseen['trustworthiness']:.4f}" in page.text
+
+
+def test_held_out_rows_are_drawn_by_the_seed_and_by_class(npy):
+    labels = np.repeat(["ant", "bee", "cat"], [60, 16, 4])
+    np.save("y.npy", labels)
+    drawn = []
+    for seed, name in ((0, "a"), (0, "b"), (1, "c")):
+        fit(npy, "--labels", "y.npy", "--held-out", 0.25, "-o", name, "--seed", seed, "-q")
+        drawn.append(np.load(f"{name}/held_out.npy"))
+        assert [int((labels[drawn[-1]] == kind).sum()) for kind in ("ant", "bee", "cat")] == [15, 4, 1]
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
+
+
+@pytest.mark.parametrize("labels", [np.r_[0, np.ones(N - 1, int)], np.arange(N), X[:, 0]])
+def test_held_out_rows_where_classes_are_too_small_or_none(npy, labels):
+    np.save("y.npy", labels)
+    fit(npy, "--labels", "y.npy", "--held-out", 0.1, "-o", "out")
+    assert np.load("out/held_out.npy").sum() == 8
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_marks_the_rows_that_were_held_out(npy, suffix):
+    fit(npy, "--held-out", 0.25, "-o", "out", "--format", suffix)
+    frame = getattr(pd, f"read_{suffix}")(f"out/embedding.{suffix}")
+    assert list(frame.columns) == ["projection_x", "projection_y", "held_out"]
+    assert frame["held_out"].dtype == bool
+    assert frame["held_out"].sum() == 20
+    assert not os.path.exists("out/held_out.npy")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_too_few_rows_to_hold_out_or_to_learn_from(npy, here, share):
+    output = fit(npy, "--held-out", share, "-o", "out", code=2)
+    assert f"held_out {share} of 80 rows holds out {round(share * N + 0.4)} and leaves" in output
+    assert "both must be at least 3" in output
+    assert entries(here) == {"x.npy"}
+
+
+@pytest.mark.parametrize("share", ["0", "1", "20", "-0.5", "few"])
+def test_shares_that_are_none(npy, share):
+    assert "--held-out" in fit(npy, "--held-out", share, "-o", "out", code=2)
 
 
 # fit: folders
@@ -602,7 +756,11 @@ def test_transform_replaces_an_older_file(fitted, npy, here):
 def test_demo(here, capsys):
     demo.run(here / "demo", seed=0, n_epochs=2)
     printed = capsys.readouterr().out
-    assert entries(here / "demo") == {"model", "metrics.json", "map.png"}
+    assert entries(here / "demo") == {"model", "metrics.json", "map.png", "report.html"}
+    page = Page(here / "demo/report.html")
+    assert unpacked(page.data["held_out"]).sum() == 450
+    assert len(page.data["curves"]["rnx"]["lines"]) == 2
+    assert "ParametricTSNE of handwritten digits" in page.text
     assert type(fastpdr.load("demo/model")) is fastpdr.ParametricTSNE
     facts = json.loads((here / "demo/metrics.json").read_text())
     assert (facts["n_train"], facts["n_test"], facts["seed"]) == (1347, 450, 0)
@@ -621,6 +779,13 @@ def test_the_demo_command_passes_its_options_on(here, monkeypatch):
     run("demo", "-o", "here", "--seed", 7)
     run("demo")
     assert [(str(folder), seed) for folder, seed in calls] == [("here", 7), ("demo", 0)]
+
+
+def test_demo_without_plotly_says_so(here, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    demo.run(here / "demo", seed=0, n_epochs=1)
+    assert entries(here / "demo") == {"model", "metrics.json", "map.png"}
+    assert "report.html   not written: a report needs plotly" in capsys.readouterr().out
 
 
 def test_demo_without_matplotlib_stops_before_training(here, monkeypatch):

@@ -12,15 +12,16 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
+from reports import Page, unpacked
 from running import NAMES, D, N, X, entries, run, y
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import fastpdr
-from fastpdr.cli import METHODS, config, fit, main
+from fastpdr.cli import METHODS, config, main, showing
 
-PARTS = {"model", "embedding.npy", "metrics.json", "map.png", "train.yml"}
+PARTS = {"model", "embedding.npy", "metrics.json", "map.png", "report.html", "train.yml"}
 SMALL = {"n_epochs": 2, "hidden_dims": [16, 8]}
 
 
@@ -124,9 +125,79 @@ def test_every_method_trains_and_its_written_config_trains_it_again(csv, here, m
 def test_outputs_can_be_left_out(csv, here):
     off = {"save_embeddings": False, "save_metrics": False, "save_preprocessing": False}
     train(data={"features": csv, "label_column": "kind"}, output={"model_dir": "out", "model_name": "m", **off})
-    assert entries(here / "out/m") == {"model", "map.png", "train.yml"}
+    assert entries(here / "out/m") == {"model", "map.png", "report.html", "train.yml"}
     model = fastpdr.load("out/m/model")
     assert type(model) is fastpdr.MultiscaleParametricTSNE
+
+
+def test_steps_before_the_map_do_not_see_held_out_rows(csv, here):
+    data = {"features": csv, "label_column": "kind", "held_out": 0.25}
+    train(data=data, preprocessing={"scaler": "StandardScaler", "pca": 2})
+    folder = here / "models/fastpdr_model"
+    held_out = np.load(folder / "held_out.npy")
+    assert held_out.sum() == 20
+    frame = pd.read_csv(csv).drop(columns="kind")
+    model = fastpdr.load(folder / "model")
+    np.testing.assert_allclose(model.named_steps["scaler"].mean_, frame[~held_out].mean(), rtol=1e-6)
+    scaled = model.named_steps["scaler"].transform(frame[~held_out])
+    np.testing.assert_allclose(model.named_steps["pca"].mean_, scaled.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(model.transform(frame), np.load(folder / "embedding.npy"), rtol=1e-5, atol=1e-5)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    scaled = model.named_steps["scaler"].transform(frame[held_out])
+    Z = np.load(folder / "embedding.npy")[held_out]
+    trust = fastpdr.metrics.trustworthiness(scaled, Z, n_neighbors=9)
+    assert metrics["held_out"]["trustworthiness"] == pytest.approx(trust, abs=1e-6)
+    page = Page(folder / "report.html")
+    assert "held_out: 0.25" in page.text
+    assert "60 for training, 20 held out" in page.text
+    run("train", "--config", folder / "train.yml", "--set", "output.model_name=again")
+    np.testing.assert_array_equal(np.load("models/again/held_out.npy"), held_out)
+
+
+def test_held_out_rows_are_placed_even_where_nothing_is_judged(csv, here):
+    train(data={"features": csv, "label_column": "kind", "held_out": 0.25}, output={"save_metrics": False})
+    page = Page(here / "models/fastpdr_model/report.html")
+    assert unpacked(page.data["held_out"]).sum() == 20
+    assert list(page.data["curves"]) == ["loss"]
+    assert "Measures" not in page.text
+
+
+def test_a_pipeline_holds_nothing_out(here):
+    assert "data.held_out: unknown key" in pipeline(data={"held_out": 0.5}, code=2)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_map_as_a_table_with_neighbors(csv, here, suffix):
+    section = {"features": csv, "label_column": "kind"}
+    train(data=section, output={"embedding_format": suffix, "save_neighbors": 3})
+    assert entries(here / "models/fastpdr_model") == PARTS - {"embedding.npy"} | {f"embedding.{suffix}"}
+    pipeline(data=section, output={"embeddings_path": f"z.{suffix}", "save_neighbors": 3})
+    read = pd.read_csv if suffix == "csv" else pd.read_parquet
+    frames = [read(name) for name in (f"models/fastpdr_model/embedding.{suffix}", f"z.{suffix}")]
+    scaled = StandardScaler().fit_transform(pd.read_csv(csv).drop(columns="kind"))
+    expected = fastpdr.KNNGraph.build(scaled, 3).indices
+    for frame in frames:
+        assert list(frame.columns) == ["projection_x", "projection_y", "label", "neighbors"]
+        rows = [json.loads(row) if suffix == "csv" else row for row in frame["neighbors"]]
+        np.testing.assert_array_equal([row["ids"] for row in rows], expected)
+
+
+@pytest.mark.parametrize("command", [train, pipeline])
+def test_more_neighbors_than_rows(csv, here, command):
+    key = {"embedding_format": "csv"} if command is train else {"embeddings_path": "z.csv"}
+    data = {"features": csv, "label_column": "kind"}
+    assert f"neighbors must be fewer than the {N} rows, got 99" in command(
+        data=data, output={**key, "save_neighbors": 99}, code=2
+    )
+    assert not (here / "models").exists()
+
+
+def test_missing_packages_for_writing_are_found_before_training(csv, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    data = {"features": csv, "label_column": "kind"}
+    for command, output in ((train, {"embedding_format": "parquet"}), (pipeline, {"embeddings_path": "z.parquet"})):
+        assert "writing .parquet needs pandas and pyarrow" in command(data=data, output=output, code=1)
+    assert not (here / "models").exists()
 
 
 def test_labels_on_a_scale_and_from_a_file(here):
@@ -237,6 +308,82 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
     assert entries(here) == {"all.yml"}
 
 
+# Trackers
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("command", "section"), [("train", "model"), ("pipeline", "algorithm")])
+def test_a_training_is_tracked(csv, here, command, section):
+    pytest.importorskip("tensorboard")
+    sections = {
+        "data": {"features": csv, "label_column": "kind"},
+        section: {**SMALL, "logdir": "runs"},
+        "tracking": {"csv": "logs/log.csv", "jsonl": "logs/log.jsonl"},
+    }
+    run(command, "--config", write(**sections))
+    run(command, "--config", "train.yml", "--overwrite")
+    assert entries(here / "runs") == {"run-1", "run-2"}
+    assert entries(here / "logs") == {"log.csv", "log-2.csv", "log.jsonl", "log-2.jsonl"}
+    lines = read_jsonl(here / "logs/log-2.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert pd.read_csv("logs/log.csv").columns.tolist() == ["epoch", "loss", "learning_rate", "gradient_norm"]
+    facts = json.loads(next((here / "models").rglob("*metrics.json")).read_text())
+    assert lines[-1]["loss"] == facts.get("metrics", facts)["final_loss"]
+
+
+def test_held_out_rows_are_what_trackers_judge_and_draw(csv, here):
+    tracking = {"jsonl": "log.jsonl", "metrics_every": 1, "map_every": 2}
+    train(data={"features": csv, "label_column": "kind", "held_out": 0.3}, preprocessing={"pca": 3}, tracking=tracking)
+    last = read_jsonl(here / "log.jsonl")[-1]
+    metrics = json.loads((here / "models/fastpdr_model/metrics.json").read_text())["held_out"]
+    # Compared with other rows: those before PCA, and for the accuracy those that were trained on.
+    for name in ("trustworthiness", "continuity", "rnx_auc"):
+        assert last[f"held_out/{name}"] == pytest.approx(metrics[name], abs=0.2)
+    assert last["held_out/silhouette"] == pytest.approx(metrics["silhouette"], abs=1e-3)
+    assert {path.name for path in here.glob("*.png")} == {"log-epoch-0001.png", "log-epoch-0002.png"}
+    tracked = np.load("models/fastpdr_model/embedding.npy")
+    train("--overwrite", data={"features": csv, "label_column": "kind", "held_out": 0.3}, preprocessing={"pca": 3})
+    np.testing.assert_array_equal(np.load("models/fastpdr_model/embedding.npy"), tracked)
+
+
+def test_a_run_of_wandb_knows_the_config(csv, here, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "fastpdr.tracking.WeightsAndBiases", lambda *a, **k: made.append((a, k)) or (lambda state: None)
+    )
+    train(data={"features": csv, "label_column": "kind"}, tracking={"wandb": "maps", "metrics_every": 3})
+    _, ((project,), settings) = made  # the first is a try, before the data are read
+    assert project == "maps"
+    assert settings["metrics_every"] == 3
+    assert settings["config"] == yaml.safe_load((here / "models/fastpdr_model/train.yml").read_text())
+
+
+def test_a_model_forgets_its_trackers(csv):
+    paths = {"model_path": "p.joblib", "embeddings_path": "z.csv", "metrics_path": "m.json"}
+    pipeline(data={"features": csv, "label_column": "kind"}, output=paths, tracking={"csv": "log.csv"})
+    assert joblib.load("p.joblib").steps[-1][1].callbacks is None
+
+
+def test_logdir_of_the_earlier_implementation():
+    result = printed("--config", write(model={"logdir": "runs"}))
+    assert result["tracking"]["tensorboard"] == "runs"
+    assert "logdir" not in result["model"]
+    assert printed("--config", write(model={"logdir": None}))["tracking"]["tensorboard"] is None
+    sections = {"model": {"logdir": None}, "tracking": {"tensorboard": "runs"}}
+    assert printed("--config", write(**sections))["tracking"]["tensorboard"] == "runs"
+
+
+@pytest.mark.parametrize(("tracker", "module"), [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")])
+def test_a_tracker_that_is_missing_is_said_before_all(here, monkeypatch, tracker, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    output = train(data={"features": "nowhere.csv"}, tracking={tracker: "runs"}, code=1)
+    assert f"pip install 'fastpdr[{tracker}]'" in output
+    assert entries(here) == {"train.yml"}
+
+
 # What is wrong
 
 
@@ -244,7 +391,7 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
     ("text", "message"),
     [
         ("modle: {}", "modle: unknown key; did you mean model?"),
-        ("wandb: {}", "wandb: unknown key; known are data, preprocessing, model, output"),
+        ("wandb: {}", "wandb: unknown key; known are data, preprocessing, model, tracking, output"),
         ("data: {featuers: x}", "data.featuers: unknown key; did you mean features?"),
         ("data: {features: 3}", "data.features: expected a valid string, got 3"),
         ("data: {format: xls}", "'h5ad' or 'pkl', got 'xls'"),
@@ -252,6 +399,9 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
         ("data: {label_column: true}", "data.label_column: expected a valid string or a valid integer, got True"),
         ("data: {allow_pickle: 'yes'}", "data.allow_pickle: expected a valid boolean, got 'yes'"),
         ("data: {labels: y.npy, label_column: y}", "data: give labels or label_column, not both"),
+        ("data: {held_out: 1}", "data.held_out: expected less than 1, got 1"),
+        ("data: {held_out: 0}", "data.held_out: expected greater than 0, got 0"),
+        ("data: {held_out: half}", "data.held_out: expected a valid number, got 'half'"),
         ("data: x.csv", "data: expected a mapping of keys, got 'x.csv'"),
         (
             "preprocessing: {scaler: Robust}",
@@ -260,7 +410,19 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
         ("preprocessing: {pca: 0}", "preprocessing.pca: expected components >= 1 or a share"),
         ("preprocessing: {pca: 1.5}", "between 0 and 1, got 1.5"),
         ("model: {n_itre: 5}", "model.n_itre: unknown key; did you mean n_iter?"),
-        ("model: {logs: runs}", "model.logs: unknown key"),
+        ("model: {logs: runs}", "model.logs: unknown key; did you mean logdir?"),
+        ("model: {logdir: 5}", "model.logdir: expected a valid string, got 5"),
+        (
+            "{model: {logdir: a}, tracking: {tensorboard: b}}",
+            "model.logdir and tracking.tensorboard mean the same: give one of them",
+        ),
+        ("tracking: {tensorbord: a}", "tracking.tensorbord: unknown key; did you mean tensorboard?"),
+        ("tracking: {csv: 5}", "tracking.csv: expected a valid string, got 5"),
+        ("tracking: {jsonl: ''}", "tracking.jsonl: String should have at least 1 character"),
+        ("tracking: {metrics_every: 0}", "tracking.metrics_every: expected greater than or equal to 1, got 0"),
+        ("tracking: {map_every: true}", "tracking.map_every: expected a valid integer, got True"),
+        ("tracking: {map_every: 5}", "tracking.map_every needs rows to draw: give data.held_out"),
+        ("tracking: log.csv", "tracking: expected a mapping of keys, got 'log.csv'"),
         ("model: {lr: fast}", "model.lr: expected a valid number, got 'fast'"),
         ("model: {n_iter: 2.5}", "model.n_iter: expected a valid integer, got 2.5"),
         ("model: {n_iter: '5'}", "model.n_iter: expected a valid integer, got '5'"),
@@ -281,6 +443,9 @@ def test_print_config_can_be_read_again_and_trains_nothing(here):
         ("model: {1: 2}", "model.1: Keys should be strings"),
         ("1: 2", "1: Keys should be strings"),
         ("output: {model_name: ''}", "output.model_name: String should have at least 1 character"),
+        ("output: {save_neighbors: 5}", "output: save_neighbors needs embedding_format: csv or parquet"),
+        ("output: {save_neighbors: 0, embedding_format: csv}", "save_neighbors: expected greater than or equal to 1"),
+        ("output: {embedding_format: xlsx}", "embedding_format: expected 'npy', 'csv' or 'parquet', got 'xlsx'"),
         ("output: {save_metrics: 1}", "output.save_metrics: expected a valid boolean, got 1"),
         ("model: {lr: 1, lr: 2}", "line 1: not YAML: lr stands twice"),
         ("model: {lr: 1", "line 1: not YAML: "),
@@ -355,7 +520,7 @@ def test_a_full_disk_leaves_the_older_results(csv, here, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fit, "_draw", full)
+    monkeypatch.setattr(showing, "draw_map", full)
     assert "Error: No space left on device" in train("--overwrite", "--seed", 9, data=section, code=1)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
@@ -411,9 +576,10 @@ def test_a_joblib_on_request_loads_in_another_program(csv):
         ({"data": {"source": "file"}}, "data: source: file needs features"),
         ({"data": {"source": "sklearn_digits", "features": "x"}}, "data: source: sklearn_digits takes no features"),
         ({"data": {"source": "iris"}}, "data.source: expected 'sklearn_digits' or 'file', got 'iris'"),
-        ({"model": {}}, "model: unknown key; known are data, preprocessing, algorithm, output"),
+        ({"model": {}}, "model: unknown key; known are data, preprocessing, algorithm, tracking, output"),
         ({"algorithm": {"n_itre": 3}}, "algorithm.n_itre: unknown key; did you mean n_iter?"),
         ({"output": {"embeddings_path": "z.txt"}}, "output.embeddings_path z.txt: the suffix must be one of"),
+        ({"output": {"save_neighbors": 5}}, "save_neighbors needs an embeddings_path that ends in .csv or .parquet"),
         ({"output": {"model_dir": "x"}}, "output.model_dir: unknown key"),
     ],
 )

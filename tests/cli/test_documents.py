@@ -73,7 +73,8 @@ def test_ready_files_say_the_defaults(name, command):
 def test_the_document_names_every_key():
     for command in ("train", "pipeline"):
         _, data, output = config.SECTIONS[command]
-        for key in (*data.model_fields, *config.Preprocessing.model_fields, *output.model_fields):
+        sections = (data, config.Preprocessing, config.Tracking, output)
+        for key in (key for section in sections for key in section.model_fields):
             assert f"{key}`" in TEXT
-    for key in (*config.ALIASES, *config.WIDTHS):
+    for key in (*config.ALIASES, *config.WIDTHS, config.LOGDIR):
         assert f"`{key}`" in TEXT

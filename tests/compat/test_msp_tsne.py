@@ -207,14 +207,14 @@ def test_refit_starts_anew(cls):
 def test_logdir(cls, tmp_path):
     pytest.importorskip("tensorboard")
     small(cls, logdir=str(tmp_path / "run")).fit(FEW)
-    assert len(list((tmp_path / "run").iterdir())) == 1
+    assert len(list((tmp_path / "run/run-1").iterdir())) == 1
 
 
 @every
 def test_logdir_without_tensorboard(cls, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     estimator = small(cls, logdir=tmp_path)
-    with pytest.raises(ImportError, match="pip install tensorboard"):
+    with pytest.raises(ImportError, match=r"pip install 'fastpdr\[tensorboard\]'"):
         estimator.fit(FEW)
     assert estimator.model is None
 

@@ -55,6 +55,14 @@ def test_sample_scores_the_same_rows_in_every_measure():
     assert scores == pytest.approx(expected_scores(X, Z, y, **sampling), abs=1e-12)
 
 
+@pytest.mark.parametrize("sampling", [{}, {"sample": 50, "random_state": 7}])
+def test_the_curve_comes_with_the_scores(sampling):
+    X, Z, y = make_data(300)
+    scores, curve = metrics.evaluate_with_curve(X, Z, y, **sampling)
+    assert scores == metrics.evaluate(X, Z, y, **sampling)
+    np.testing.assert_allclose(curve, metrics.rnx_curve(X, Z, **sampling), rtol=1e-12)
+
+
 def test_neighbors_are_passed_on():
     X, Z, y = make_data(100)
     scores = metrics.evaluate(X, Z, NAMES[y], n_neighbors=5, label_neighbors=3)

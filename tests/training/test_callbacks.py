@@ -1,102 +1,54 @@
-"""Callbacks that people hang into a training: TensorBoard's scalars, and the end of all that can be closed."""
+"""Callbacks that people hang into a training: what they see of it, and the end of all that can be closed."""
 
 from __future__ import annotations
-
-import copy
-import pickle
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 
-from fastpdr import ParametricTSNE, ParametricUMAP
-from fastpdr.training.callbacks import TensorBoard
+from fastpdr import ParametricTSNE
 
 X = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
 SMALL = {"n_epochs": 3, "hidden_dims": (8,), "random_state": 0}
 
 
-class Writer:
-    """Stands for PyTorch's SummaryWriter and remembers what it is told."""
+class Closing:
+    """Remembers that it was closed, and may fail at it."""
 
-    made: list[Writer] = []  # noqa: RUF012 emptied by the fixture
+    def __init__(self, error=None):
+        self.error, self.closed = error, 0
 
-    def __init__(self, logdir):
-        self.logdir, self.scalars, self.flushed, self.closed = logdir, [], 0, False
-        Writer.made.append(self)
-
-    def add_scalar(self, *scalar):
-        self.scalars.append(scalar)
-
-    def flush(self):
-        self.flushed += 1
+    def on_epoch_end(self, state):
+        pass
 
     def close(self):
-        self.closed = True
+        self.closed += 1
+        if self.error is not None:
+            raise self.error
 
 
-@pytest.fixture
-def writers(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
-    monkeypatch.setattr(Writer, "made", [])
-    return Writer.made
-
-
-def test_scalars_of_every_epoch(writers, tmp_path):
-    rates = []
-    callbacks = [TensorBoard(tmp_path), lambda state: rates.append(state.learning_rate)]
+def test_closed_once_the_training_has_ended():
+    callbacks = [Closing(), lambda state: state.epoch == 2, Closing()]
     estimator = ParametricTSNE(callbacks=callbacks, **SMALL).fit(X)
-    (writer,) = writers
-    assert writer.logdir == str(tmp_path)
-    assert [scalar for scalar in writer.scalars if scalar[0] == "loss"] == [
-        ("loss", loss, epoch) for epoch, loss in enumerate(estimator.loss_history_, start=1)
-    ]
-    assert [scalar for scalar in writer.scalars if scalar[0] == "learning_rate"] == [
-        ("learning_rate", rate, epoch) for epoch, rate in enumerate(rates, start=1)
-    ]
-    assert writer.flushed == 3
-    assert writer.closed
+    assert estimator.n_iter_ == 2
+    assert [callbacks[0].closed, callbacks[2].closed] == [1, 1]
 
 
-def test_every_training_has_a_file_of_its_own_that_ends_with_it(writers, tmp_path):
-    estimator = ParametricUMAP(callbacks=[TensorBoard(tmp_path), lambda state: state.epoch == 2], **SMALL).fit(X)
-    estimator.partial_fit(X)
-    assert [len(writer.scalars) for writer in writers] == [4, 4]
-    assert all(writer.closed for writer in writers)
-
-
-def test_closed_after_an_error(writers, tmp_path):
+def test_closed_after_an_error():
     def fail(state):
         raise RuntimeError("stop")
 
+    closing = Closing()
     with pytest.raises(RuntimeError, match="stop"):
-        ParametricTSNE(callbacks=[TensorBoard(tmp_path), fail], **SMALL).fit(X)
-    assert writers[0].closed
+        ParametricTSNE(callbacks=[closing, fail], **SMALL).fit(X)
+    assert closing.closed == 1
 
 
-def test_can_be_copied(writers, tmp_path):
-    estimator = ParametricTSNE(callbacks=[TensorBoard(tmp_path)], **SMALL).fit(X)
-    assert clone(estimator).fit(X).loss_history_ == estimator.loss_history_
-    assert copy.deepcopy(estimator).fit(X).loss_history_ == estimator.loss_history_
-    assert pickle.loads(pickle.dumps(estimator)).fit(X).loss_history_ == estimator.loss_history_
-
-
-def test_without_tensorboard(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match="TensorBoard: the package is not installed: pip install tensorboard"):
-        TensorBoard(tmp_path)
-
-
-def test_tensorboard_itself_reads_the_events(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    estimator = ParametricTSNE(callbacks=[TensorBoard(tmp_path / "run")], **SMALL).fit(X)
-    events = accumulator.EventAccumulator(str(tmp_path / "run")).Reload()
-    losses = [(event.step, event.value) for event in events.Scalars("loss")]
-    np.testing.assert_allclose(losses, list(enumerate(estimator.loss_history_, start=1)), rtol=1e-6)
-    assert len(events.Scalars("learning_rate")) == 3
+def test_one_that_cannot_be_closed_leaves_none_open():
+    callbacks = [Closing(), Closing(OSError("disk full")), Closing()]
+    with pytest.raises(OSError, match="disk full"):
+        ParametricTSNE(callbacks=callbacks, **SMALL).fit(X)
+    assert [callback.closed for callback in callbacks] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("wide", [False, True])
