@@ -9,7 +9,7 @@ import copy
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from fastpdr.estimators.presets import Level, Preset, level_of
 from fastpdr.estimators.resolve import (
     ROWS_AT_ONCE,
     as_tensor,
@@ -60,6 +61,7 @@ class Fit:
     scaling: InputScaling  # of the built-in encoder
     rows: torch.Tensor  # [n, d] float32, scaled so
     inputs: torch.Tensor  # [n, ...] float32, what the encoder to train reads: raw, the rows, or their components
+    measured: torch.Tensor  # [n, ...] float32, where distances are those of the rows: they, or their components
     y: Any  # what the user gave, or None
     landmarks: Any  # likewise
     resumed: bool  # whether the map that there is is trained on
@@ -95,6 +97,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "extra_components": [Interval(Integral, 0, None, closed="left")],
         "input_noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "neighbor_noise": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "preset": [StrOptions({"fast", "best"})],
         "init": [StrOptions({"random", "pca"}), "array-like"],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str, torch.device],
@@ -103,7 +107,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         "verbose": ["verbose"],
     }
 
-    _noise_share = 0.75  # automatic noise moves a row by this share of the distance to its nearest neighbour
+    _presets: ClassVar[Mapping[str, Preset]]
 
     n_components: int
     hidden_dims: Sequence[int]
@@ -124,6 +128,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     clip_grad_norm: float | None
     extra_components: int
     input_noise: float | str
+    neighbor_noise: float | str
+    preset: str
     init: str | ArrayLike
     precision: str
     device: str | torch.device
@@ -180,7 +186,20 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             encoder = self._make_encoder(scaling, inputs, start, device)
             network = encoder if own else encoder[1]
             generator = torch.Generator(home).manual_seed(seed)
-            fit = Fit(data, device, raw, scaling, rows, inputs, y, landmarks, start is not None, seed, generator)
+            fit = Fit(
+                data,
+                device,
+                raw,
+                scaling,
+                rows,
+                inputs,
+                rows if own else inputs,
+                y,
+                landmarks,
+                start is not None,
+                seed,
+                generator,
+            )
             objective, terms = self._make_objective(fit), self._make_terms(fit)
             settings = self._make_settings(fit, objective, float(scaling.scale) if own else 1.0)
             target = self._initial_map(rows) if start is None else None
@@ -288,6 +307,14 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """Return further parts of the loss."""
         return []
 
+    def _level(self, n: int) -> Level:
+        """What the preset says for n rows."""
+        return level_of(self._presets[self.preset], n)
+
+    def _neighbor_noise(self, n: int) -> float:
+        """Noise from neighbours in a training of n rows."""
+        return self._level(n).neighbor_noise if self.neighbor_noise == "auto" else float(self.neighbor_noise)
+
     @abstractmethod
     def _automatic_epochs(self, per_epoch: int, n: int) -> int:
         """Return how many epochs of so many batches the method trains n rows by itself."""
@@ -320,12 +347,11 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     def _make_settings(self, fit: Fit, objective: Objective, unit: float) -> TrainingSettings:
         """The loop's numbers; `unit` is what 1 in the scaled rows is in an own encoder's input."""
-        automatic = self.input_noise == "auto"
-        measured = fit.inputs if self.encoder is None else fit.rows
+        n, automatic = len(fit.rows), self.input_noise == "auto"
         return TrainingSettings(
             n_components=self.n_components,
-            n_epochs=self.n_epochs or self._automatic_epochs(objective.per_epoch, len(fit.rows)),
-            batch_size=self._batch_size(len(fit.rows)),
+            n_epochs=self.n_epochs or self._automatic_epochs(objective.per_epoch, n),
+            batch_size=self._batch_size(n),
             learning_rate=self.learning_rate,
             lr_schedule=self.lr_schedule,
             optimizer=self.optimizer,
@@ -334,15 +360,16 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             exaggeration_epochs=self.early_exaggeration_epochs,
             clip_grad_value=self.clip_grad_value,
             clip_grad_norm=self.clip_grad_norm,
-            input_noise=unit * self._noise_share * measure_noise(measured, fit.generator)
+            input_noise=unit * self._level(n).input_noise * measure_noise(fit.measured, fit.generator)
             if automatic
             else float(self.input_noise),
+            neighbor_noise=self._neighbor_noise(n),
             bfloat16=use_bfloat16(self.precision, fit.device),
         )
 
     def _batch_size(self, n: int) -> int:
         """Rows of a batch."""
-        return self.batch_size or (512 if n < 10_000 else 1024)
+        return self.batch_size or self._level(n).batch_size
 
     def _initial_map(self, rows: torch.Tensor) -> torch.Tensor | None:
         """What the encoder is taught before the training: nothing, principal components, or the user's map."""

@@ -88,6 +88,8 @@ class ParametricLargeVis(NeighborEmbedding):
         clip_grad_norm: float | None = 0.1,
         extra_components: int = 2,
         input_noise: float | str = "auto",
+        neighbor_noise: float | str = "auto",
+        preset: str = "fast",
         init: str | ArrayLike = "random",
         precision: str = "auto",
         device: str | torch.device = "auto",
@@ -98,17 +100,17 @@ class ParametricLargeVis(NeighborEmbedding):
     ) -> None:
         self._set_parameters(locals())
 
-    def _level(self, n: int) -> float:
+    def _resolved_perplexity(self, n: int) -> float:
         if self.perplexity == "auto":
             return min(15.0, max(1.0, (n - 1) / 3))
         return perplexity_list(self.perplexity, n, type(self).__name__, "perplexity")[0]
 
     def _count_neighbors(self, n: int) -> int:
-        return min(n - 1, math.ceil(3 * self._level(n)))
+        return min(n - 1, math.ceil(3 * self._resolved_perplexity(n)))
 
     def _similarities(self, neighbors: KNNGraph, fit: Fit) -> torch.Tensor:
         y = require_targets(fit.y, len(fit.X), type(self).__name__)
-        return self._supervised(perplexity_affinities(neighbors, self._level(len(fit.X))), y)
+        return self._supervised(perplexity_affinities(neighbors, self._resolved_perplexity(len(fit.X))), y)
 
     def _curve(self, n: int) -> Curve:
         return Curve(a=1.0, b=1.0, repulsion=float(self.negative_sample_rate * self.gamma), eps=0.1, clip=5.0)

@@ -17,14 +17,15 @@ from sklearn.utils._param_validation import Interval
 from torch import nn
 
 from fastpdr._sparse import scipy_csr
+from fastpdr.estimators import presets
 from fastpdr.estimators.base import Fit, ParametricEmbedding
+from fastpdr.estimators.resolve import near_rows
 from fastpdr.graph import KNNGraph, categorical_intersection
 from fastpdr.training.batches import EdgeBatches
 from fastpdr.training.objectives import Curve, Objective, PairObjective
 from fastpdr.training.terms import Landmarks
 
-FEW_ROWS, MANY_ROWS = 10_000, 30_000
-STEPS = {"few": 520, "more": 1350}  # of a training by itself, at least one epoch
+FEW_ROWS = 10_000
 
 
 class NeighborEmbedding(ParametricEmbedding):
@@ -41,7 +42,7 @@ class NeighborEmbedding(ParametricEmbedding):
         "n_jobs": [Integral, None],
     }
 
-    _noise_share = 0.5
+    _presets = presets.PAIRS
 
     # What these methods leave as it is.
     early_exaggeration: float = 1.0
@@ -104,7 +105,8 @@ class NeighborEmbedding(ParametricEmbedding):
         return self._learn(X, y, landmark_positions, start=start)
 
     def _make_objective(self, fit: Fit) -> Objective:
-        graph = self._similarities(self._neighbors(fit), fit)
+        neighbors = self._neighbors(fit)
+        graph = self._similarities(neighbors, fit)
         if graph.values().numel() == 0 or not float(graph.values().max()) > 0:
             raise ValueError(
                 f"{type(self).__name__}: no row has a neighbour with a weight, so there is nothing to learn"
@@ -112,7 +114,9 @@ class NeighborEmbedding(ParametricEmbedding):
         self.graph_ = scipy_csr(graph)
         graph = graph.to(fit.rows.device)
         batches = EdgeBatches(graph, self._batch_size(len(fit.rows)), None, fit.seed)
-        return PairObjective(graph.to(fit.device), self._curve(len(fit.rows)), batches)
+        objective = PairObjective(graph.to(fit.device), self._curve(len(fit.rows)), batches)
+        objective.neighbors = near_rows(neighbors, presets.NEIGHBORS)
+        return objective
 
     def _make_terms(self, fit: Fit) -> list[nn.Module]:
         if fit.landmarks is None:
@@ -128,10 +132,7 @@ class NeighborEmbedding(ParametricEmbedding):
         return [Landmarks(torch.from_numpy(positions).to(fit.device), compare, self.landmark_loss_weight)]
 
     def _automatic_epochs(self, per_epoch: int, n: int) -> int:
-        return max(1, round(STEPS["few" if n < FEW_ROWS else "more"] / per_epoch))
-
-    def _batch_size(self, n: int) -> int:
-        return self.batch_size or (512 if n < FEW_ROWS else 1024 if n < MANY_ROWS else 2048)
+        return max(1, round(self._level(n).steps / per_epoch))
 
     def _neighbors(self, fit: Fit) -> KNNGraph:
         """The k nearest other rows, found or given."""

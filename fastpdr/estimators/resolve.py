@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fastpdr._precision import full_float32
+from fastpdr.graph import KNNGraph
 
 DEVICE_SHARE = 0.6  # of a GPU's free memory that rows may take; the rest is for the graph, the network and a batch
 ROWS_AT_ONCE = 8192  # that a network is run on
@@ -124,6 +125,12 @@ def measure_noise(rows: torch.Tensor, generator: torch.Generator) -> float:
     sqdist.fill_diagonal_(torch.inf)
     nearest = sqdist.amin(1).clamp_min(0).sqrt()
     return float(nearest.median()) / math.sqrt(d)
+
+
+def near_rows(graph: KNNGraph, count: int) -> torch.Tensor:
+    """Up to ``count`` of the nearest rows ``[n, k]``; the row itself stands for one that is missing."""
+    indices = torch.from_numpy(graph.indices[:, :count].copy())
+    return torch.where(indices < 0, torch.arange(len(indices))[:, None], indices)
 
 
 def principal_axes(rows: torch.Tensor, count: int) -> torch.Tensor:

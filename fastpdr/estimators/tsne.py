@@ -13,14 +13,15 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from fastpdr.estimators import presets
 from fastpdr.estimators.base import HIDDEN_DIMS, Fit, ParametricEmbedding
-from fastpdr.estimators.resolve import perplexity_list
+from fastpdr.estimators.resolve import near_rows, perplexity_list
 from fastpdr.graph import KNNGraph, perplexity_affinities
 from fastpdr.training.batches import EdgeBatches, RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState
 from fastpdr.training.objectives import BatchTSNE, NeighborTSNE, Objective
 
-STEPS, FEWEST_EPOCHS = 400, 20  # of a training by itself
+FEWEST_EPOCHS = 20  # of a training by itself
 RANDOM_ROWS = 10_000  # up to which random batches hold enough of P
 LARGEST_SCALE = 64.0  # of a multiscale P: three times as many neighbours are sought
 
@@ -33,6 +34,8 @@ class TSNE(ParametricEmbedding):
         "affinity": [StrOptions({"batch", "knn"})],
         "n_jobs": [Integral, None],
     }
+
+    _presets = presets.TSNE
 
     affinity: str
     n_jobs: int | None
@@ -47,20 +50,29 @@ class TSNE(ParametricEmbedding):
         """Return the perplexities for n rows, counted in the whole data set; None takes all scales of the batch."""
 
     def _automatic_epochs(self, per_epoch: int, n: int) -> int:
-        return max(FEWEST_EPOCHS, math.ceil(STEPS / per_epoch))
+        return max(FEWEST_EPOCHS, math.ceil(self._level(n).steps / per_epoch))
 
     def _make_objective(self, fit: Fit) -> Objective:
         n = len(fit.rows)
         batch_size, levels = self._batch_size(n), self._levels(n)
+        near = min(n - 1, presets.NEIGHBORS)
         if self.affinity == "batch":
-            return BatchTSNE(fit.rows, levels, self.dof, RandomBatches(n, batch_size, fit.generator))
+            objective: Objective = BatchTSNE(
+                fit.measured, levels, self.dof, RandomBatches(n, batch_size, fit.generator)
+            )
+            if self._neighbor_noise(n) > 0:
+                objective.neighbors = near_rows(self._neighbors(fit, near), near)
+            return objective
         levels = levels or neighbor_scales(n)
-        p = perplexity_affinities(self._neighbors(fit, min(n - 1, math.ceil(3 * max(levels)))), levels)
-        p = p.to(fit.rows.device)
+        wide = min(n - 1, math.ceil(3 * max(levels)))
+        graph = self._neighbors(fit, max(near, wide))
+        p = perplexity_affinities(graph.take(wide), levels).to(fit.rows.device)
         batches: RandomBatches | EdgeBatches = RandomBatches(n, batch_size, fit.generator)
         if n > RANDOM_ROWS:
             batches = EdgeBatches(p, batch_size, math.ceil(n / batch_size), fit.seed)
-        return NeighborTSNE(p.to(fit.device), self.dof, batches)
+        objective = NeighborTSNE(p.to(fit.device), self.dof, batches)
+        objective.neighbors = near_rows(graph, near)
+        return objective
 
     def _neighbors(self, fit: Fit, k: int) -> KNNGraph:
         return KNNGraph.build(fit.searched, k, n_jobs=self.n_jobs, random_state=fit.seed, verbose=bool(self.verbose))
@@ -100,10 +112,9 @@ class ParametricTSNE(TSNE):
         Own network ``[b, d] -> [b, n_components]`` on raw float32 rows in place of the built-in one. It is copied:
         the trained copy is ``encoder_``.
     n_epochs : int, optional
-        Passes over all rows. None makes about 400 steps, at least 20 epochs.
+        Passes over all rows, at least 20 by ``preset``.
     batch_size : int, optional
-        Largest number of rows of a batch; an epoch is cut into batches of equal size. None: 512, from 10,000 rows on
-        1024.
+        Largest number of rows of a batch; an epoch is cut into batches of equal size.
     learning_rate : float
         Peak rate of the optimizer, after a warm-up of 50 steps.
     lr_schedule : {"cosine", "linear", "constant"}
@@ -131,8 +142,15 @@ class ParametricTSNE(TSNE):
         can pass each other on their way. They are gone in the result.
     input_noise : float or "auto"
         Standard deviation of the Gaussian noise added to the network's input at every step, in units of the root mean
-        square of the centred data (of the raw data with an own encoder). "auto": three quarters of the median distance
-        to the nearest neighbour, divided by √d.
+        square of the centred data (of the raw data with an own encoder). "auto": a share of the median distance to the
+        nearest neighbour, divided by √d.
+    neighbor_noise : float or "auto"
+        Noise along the data: at every step a row is moved by a random combination of its 10 nearest neighbours whose
+        weights sum to 0; 1 moves it about as far as two of them lie apart. It brings the map of new rows nearer to
+        that of the training rows. "auto": none from 10,000 rows on.
+    preset : {"fast", "best"}
+        What ``n_epochs=None``, ``batch_size=None`` and "auto" stand for: seconds, or some five times as long for a
+        better map of new rows. What is given beside it is taken as given.
     init : {"random", "pca"} or array-like of shape (n, n_components)
         What the network is taught before the training: nothing, the principal components, or a given map.
     precision : {"auto", "float32", "bfloat16"}
@@ -205,6 +223,8 @@ class ParametricTSNE(TSNE):
         clip_grad_norm: float | None = 0.1,
         extra_components: int = 2,
         input_noise: float | str = "auto",
+        neighbor_noise: float | str = "auto",
+        preset: str = "fast",
         init: str | ArrayLike = "random",
         precision: str = "auto",
         device: str | torch.device = "auto",
@@ -274,6 +294,8 @@ class MultiscaleParametricTSNE(TSNE):
         clip_grad_norm: float | None = 0.1,
         extra_components: int = 2,
         input_noise: float | str = "auto",
+        neighbor_noise: float | str = "auto",
+        preset: str = "fast",
         init: str | ArrayLike = "random",
         precision: str = "auto",
         device: str | torch.device = "auto",

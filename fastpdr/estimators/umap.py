@@ -95,19 +95,15 @@ class ParametricUMAP(NeighborEmbedding):
     n_epochs : int, optional
         In an epoch every edge is drawn in proportion to its weight: ``weight / largest weight`` times on average.
         (umap-learn lists an edge once for each direction: its epoch is two of these.) Any number trains the whole
-        network; None makes about 500 steps, from 10,000 rows on 1000, at least one epoch.
+        network; None is at least one, by ``preset``.
     batch_size : int, optional
-        Ends of edges drawn for a step; the distinct rows among them are encoded. None: 512, from 10,000 rows on 1024,
-        from 30,000 on 2048.
+        Ends of edges drawn for a step; the distinct rows among them are encoded.
     n_jobs : int, optional
         Threads of the search for neighbours; None takes PyTorch's number, -1 all.
 
-    input_noise : float or "auto"
-        As in :class:`fastpdr.ParametricTSNE`; "auto" is half of the distance to the nearest neighbour here.
-
     hidden_dims, activation, encoder, learning_rate, lr_schedule, optimizer, weight_decay, early_stopping_patience,
-    early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components, init, precision, device,
-    random_state, callbacks and verbose are those of :class:`fastpdr.ParametricTSNE`.
+    early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components, input_noise, neighbor_noise, preset,
+    init, precision, device, random_state, callbacks and verbose are those of :class:`fastpdr.ParametricTSNE`.
 
     Attributes
     ----------
@@ -199,6 +195,8 @@ class ParametricUMAP(NeighborEmbedding):
         clip_grad_norm: float | None = 0.1,
         extra_components: int = 2,
         input_noise: float | str = "auto",
+        neighbor_noise: float | str = "auto",
+        preset: str = "fast",
         init: str | ArrayLike = "random",
         precision: str = "auto",
         device: str | torch.device = "auto",

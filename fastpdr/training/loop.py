@@ -20,8 +20,9 @@ from fastpdr import _native
 from fastpdr.training.batches import RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState, run_callbacks
 from fastpdr.training.feed import feed
+from fastpdr.training.noise import Noise, Surroundings
 from fastpdr.training.objectives import Objective
-from fastpdr.training.step import CudaGraphs, Graphs, Inputs, Noise, Phase, Recorder, Step, descend
+from fastpdr.training.step import CudaGraphs, Graphs, Inputs, Phase, Recorder, Step, descend
 
 LOG = logging.getLogger("fastpdr")
 
@@ -47,6 +48,7 @@ class TrainingSettings:
     clip_grad_value: float | None
     clip_grad_norm: float | None
     input_noise: float  # standard deviation
+    neighbor_noise: float  # in units of the differences between neighbours
     bfloat16: bool
 
 
@@ -92,7 +94,7 @@ def train(
     device = device_of(encoder, inputs)
     networks = [encoder, *(term for term in terms if any(True for _ in term.parameters()))]
     optimizer = make_optimizer(networks, settings, device)
-    noise = Noise(settings.input_noise, generator, device)
+    noise = Noise(settings.input_noise, generator, device, surroundings(inputs, objective, settings, device))
     step = Step(
         networks,
         objective,
@@ -119,7 +121,7 @@ def train(
             state.learning_rate = settings.learning_rate * rate_factor(number)
             set_rate(optimizer, state.learning_rate)
             fade = extra_weight(number / steps)
-            step_inputs = Inputs(batch, x, data[0] if data else None, fade, noise.draw(x.numel()))
+            step_inputs = Inputs(batch, x, data[0] if data else None, fade, noise.draw(x))
             run(step_inputs, Phase(exaggeration, fade == 0.0))
             number += 1
         state.epoch = epoch + 1
@@ -132,6 +134,19 @@ def train(
     for network in networks:
         network.eval()
     return state
+
+
+def surroundings(
+    inputs: torch.Tensor, objective: Objective, settings: TrainingSettings, device: torch.device
+) -> Surroundings | None:
+    """What noise from neighbours needs, where there is to be such and the inputs are on the device."""
+    near = objective.neighbors
+    if settings.neighbor_noise == 0.0 or near is None or near.shape[1] < 2:
+        return None
+    if inputs.device != device:
+        LOG.info("the input gets no noise from neighbours: the rows do not fit on the device")
+        return None
+    return Surroundings(inputs, near.to(device), settings.neighbor_noise)
 
 
 def pretrain(

@@ -8,7 +8,6 @@ exaggeration, and whether extra components are gone.
 from __future__ import annotations
 
 import logging
-import random
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,10 +17,10 @@ import torch
 from torch import nn
 
 from fastpdr.training.batches import Batch
+from fastpdr.training.noise import Noise
 from fastpdr.training.objectives import Objective
 
 LOG = logging.getLogger("fastpdr")
-NOISE_POOL = 2**22  # numbers drawn once
 WARM_UP_RUNS = 3  # steps before a recording, in which libraries and the optimizer make what they keep
 
 Number = float | torch.Tensor
@@ -92,7 +91,7 @@ class Step:
         batch, x, data, fade, noise = inputs
         similarities = self.objective.similarities(batch, data)
         with autocast(x.device, self.bfloat16):
-            y = self.networks[0](self.noise.add(x, noise))
+            y = self.networks[0](self.noise.add(x, batch.rows, noise))
         y = y.float()
         faded = fade_extra(y, self.n_components, None if phase.dropped else fade)
         loss = self.objective.loss(faded, similarities, phase.exaggeration, batch.points)
@@ -141,36 +140,6 @@ def descend(
             norms.append(nn.utils.clip_grad_norm_(network.parameters(), clip_norm))
     optimizer.step()
     return norms
-
-
-class Noise:
-    """Gaussian noise on the input: each step takes another stretch of one pool, since drawing is a tenth of a step."""
-
-    def __init__(self, deviation: float, generator: torch.Generator, device: torch.device) -> None:
-        if generator.device != device:
-            generator = torch.Generator(device).manual_seed(generator.initial_seed())
-        self.deviation, self.generator, self.device = deviation, generator, device
-        self.offsets = random.Random(generator.initial_seed())
-        self.pool = torch.empty(0)
-
-    def draw(self, count: int) -> int:
-        """Where in the pool the next step's ``count`` numbers begin."""
-        if self.deviation == 0.0:
-            return 0
-        if count > len(self.pool) // 2:
-            self.pool = torch.empty(max(NOISE_POOL, 2 * count), device=self.device)
-            self.pool.normal_(0.0, self.deviation, generator=self.generator)
-        return self.offsets.randrange(len(self.pool) - count + 1)
-
-    def add(self, x: torch.Tensor, begin: int | torch.Tensor) -> torch.Tensor:
-        """Return x with the noise that begins there; a place on the device is looked up there."""
-        if self.deviation == 0.0:
-            return x
-        if isinstance(begin, torch.Tensor):
-            stretch = self.pool.unfold(0, x.numel(), 1).index_select(0, begin.view(1))
-        else:
-            stretch = self.pool[begin : begin + x.numel()]
-        return x + stretch.view(x.shape)
 
 
 def fade_extra(y: torch.Tensor, n_components: int, weight: Number | None) -> torch.Tensor:

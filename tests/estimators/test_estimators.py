@@ -142,7 +142,7 @@ def test_few_rows(cls, n, X):
 
 def test_every_row_is_used_once_an_epoch(X):
     encoder, seen = recording_encoder()
-    ParametricTSNE(encoder=encoder, n_epochs=2, batch_size=40, input_noise=0, random_state=0).fit(X)
+    ParametricTSNE(encoder=encoder, n_epochs=2, batch_size=40, input_noise=0, neighbor_noise=0, random_state=0).fit(X)
     epochs = torch.cat(seen).reshape(2, 90, 6)
     for epoch in epochs:
         assert np.array_equal(np.unique(epoch.numpy(), axis=0), np.unique(X, axis=0))
@@ -153,11 +153,11 @@ def test_every_row_is_used_once_an_epoch(X):
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 def test_automatic_noise_is_in_the_units_of_an_own_encoders_input(scale, X):
     encoder, seen = recording_encoder()
-    ParametricTSNE(encoder=encoder, n_epochs=1, random_state=0).fit(scale * X)
+    ParametricTSNE(encoder=encoder, n_epochs=1, neighbor_noise=0, random_state=0).fit(scale * X)
     clean = torch.from_numpy(scale * X)
     moved = torch.cdist(torch.cat(seen), clean).amin(1).median()
     nearest = torch.cdist(clean, clean).fill_diagonal_(torch.inf).amin(1).median()
-    assert 0.4 < moved / nearest < 1.0  # three quarters of the distance to the nearest neighbour
+    assert 0.4 < moved / nearest < 1.0  # the share of the preset
 
 
 @every

@@ -14,7 +14,7 @@ from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
 from fastpdr.training.encoder import InputScaling
 from fastpdr.training.feed import _ahead, feed
 from fastpdr.training.objectives import BatchTSNE, Curve, NeighborTSNE, PairObjective
-from fastpdr.training.step import CudaGraphs, Inputs, Noise, Phase, Recorder, Step, fade_extra, fill, hold
+from fastpdr.training.step import CudaGraphs, Inputs, Phase, Recorder, Step, fade_extra, fill, hold
 from fastpdr.training.terms import GlobalCorrelation
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
@@ -122,6 +122,7 @@ def settings(**changes):
         "clip_grad_value": None,
         "clip_grad_norm": 0.1,
         "input_noise": 0.0,
+        "neighbor_noise": 0.0,
         "bfloat16": False,
     }
     return TrainingSettings(**{**defaults, **changes})
@@ -209,17 +210,6 @@ def test_inputs_are_held_in_tensors_of_their_own():
     assert (int(held.batch.points), float(held.fade), int(held.noise)) == (2, 0.5, 2**40)
     assert not held.x.any()
     assert inputs.x.all()
-
-
-def test_noise_begins_where_it_is_told_from_either_side():
-    noise = Noise(0.5, torch.Generator().manual_seed(0), torch.device("cpu"))
-    x = torch.randn(40, 7)
-    places = [noise.draw(x.numel()) for _ in range(5)]
-    assert len(set(places)) == 5
-    for place in places:
-        assert torch.equal(noise.add(x, place), noise.add(x, torch.tensor(place)))
-        assert not torch.equal(noise.add(x, place), x)
-    assert Noise(0.0, torch.Generator(), torch.device("cpu")).draw(9) == 0
 
 
 def test_extra_components_fade_by_numbers_and_tensors_alike():

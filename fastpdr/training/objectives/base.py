@@ -21,11 +21,14 @@ class Objective(ABC):
 
     Attributes
     ----------
+    neighbors : torch.Tensor or None
+        ``[n, k]`` int64, rows near each row, for noise on the input; whoever makes the objective knows them.
     fixed : bool
         Whether no shape may depend on what is drawn, so that nothing waits for a device and a step can be recorded.
     """
 
     data: torch.Tensor | None = None  # [n, ...], of which similarities() is given the batch's rows
+    neighbors: torch.Tensor | None = None
 
     def __init__(self, batches: RandomBatches | EdgeBatches) -> None:
         self.batches = batches

@@ -1,0 +1,101 @@
+"""Noise on the encoder's input: the map of rows never seen is better where the network has seen what lies around a row.
+
+Gaussian noise moves a row in all directions; noise from neighbours moves it within the span of its nearest rows, so
+along the manifold that the data lies on (in the manner of the tangents of Rifai et al. 2011, The Manifold Tangent
+Classifier, found by neighbours). Similarities stay those of the clean rows. Each step takes another stretch of one pool
+of numbers, since drawing is a tenth of a step.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+POOL = 2**22  # numbers drawn once
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What moves rows towards and away from their neighbours."""
+
+    inputs: torch.Tensor  # [n, ...] float32
+    neighbors: torch.Tensor  # [n, k] int64, rows near each row; k >= 2
+    deviation: float  # 1 moves a row by about as much as two of its neighbours differ
+
+    def __call__(self, rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """A random combination of the neighbours whose weights sum to 0, for rows ``[b]``; ``numbers`` are b k."""
+        near = self.neighbors[rows]
+        weights = numbers.view(near.shape)
+        weights = (weights - weights.mean(1, keepdim=True)) * (self.deviation * math.sqrt(2 / near.shape[1]))
+        table = self.inputs.flatten(1)
+        moves = nn.functional.embedding_bag(near, table, per_sample_weights=weights, mode="sum")
+        return moves.view(-1, *self.inputs.shape[1:])
+
+
+class Noise:
+    """Moves the rows of a batch at random.
+
+    Parameters
+    ----------
+    deviation : float
+        Of the Gaussian noise, per coordinate.
+    generator : torch.Generator
+        Draws the pool.
+    device : torch.device
+        Where the rows of a batch are.
+    surroundings : Surroundings, optional
+        On that device.
+    """
+
+    def __init__(
+        self,
+        deviation: float,
+        generator: torch.Generator,
+        device: torch.device,
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        if generator.device != device:
+            generator = torch.Generator(device).manual_seed(generator.initial_seed())
+        self.deviation, self.generator, self.device = deviation, generator, device
+        self.surroundings = surroundings
+        self.offsets = random.Random(generator.initial_seed())
+        self.pool = torch.empty(0)
+
+    def draw(self, x: torch.Tensor) -> int:
+        """Where in the pool the numbers for the batch x ``[b, ...]`` begin."""
+        count = self._count(x)
+        if count == 0:
+            return 0
+        if count > len(self.pool) // 2:
+            self.pool = torch.empty(max(POOL, 2 * count), device=self.device).normal_(generator=self.generator)
+        return self.offsets.randrange(len(self.pool) - count + 1)
+
+    def add(self, x: torch.Tensor, rows: torch.Tensor, begin: int | torch.Tensor) -> torch.Tensor:
+        """Return x ``[b, ...]``, which are the rows ``[b]``, moved by the numbers that begin there.
+
+        A place on the device is looked up there.
+        """
+        count = self._count(x)
+        if count == 0:
+            return x
+        if isinstance(begin, torch.Tensor):
+            numbers = self.pool.unfold(0, count, 1).index_select(0, begin.view(1)).view(-1)
+        else:
+            numbers = self.pool[begin : begin + count]
+        moved = x
+        if self.deviation > 0:
+            moved = torch.add(moved, numbers[: x.numel()].view(x.shape), alpha=self.deviation)
+        if self.surroundings is not None:
+            moved = moved + self.surroundings(rows, numbers[self._gaussian(x) :])
+        return moved
+
+    def _gaussian(self, x: torch.Tensor) -> int:
+        return x.numel() if self.deviation > 0 else 0
+
+    def _count(self, x: torch.Tensor) -> int:
+        near = 0 if self.surroundings is None else len(x) * self.surroundings.neighbors.shape[1]
+        return self._gaussian(x) + near
