@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from fastpdr.estimators.base import HIDDEN_DIMS, Fit, ParametricEmbedding
 from fastpdr.estimators.resolve import perplexity_list
-from fastpdr.graph import KNNGraph, perplexity_affinities
+from fastpdr.graph import perplexity_affinities
 from fastpdr.training.batches import EdgeBatches, RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState
 from fastpdr.training.objectives import BatchTSNE, NeighborTSNE, Objective
@@ -31,11 +31,9 @@ class TSNE(ParametricEmbedding):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **ParametricEmbedding._parameter_constraints,
         "affinity": [StrOptions({"batch", "knn"})],
-        "n_jobs": [Integral, None],
     }
 
     affinity: str
-    n_jobs: int | None
 
     @property
     def kl_divergence_(self) -> float:
@@ -53,17 +51,22 @@ class TSNE(ParametricEmbedding):
         n = len(fit.rows)
         batch_size, levels = self._batch_size(n), self._levels(n)
         if self.affinity == "batch":
+            if self.precomputed_knn is not None:
+                raise ValueError(
+                    f"{type(self).__name__}: precomputed_knn needs affinity='knn': "
+                    "with affinity='batch' no graph of neighbours is used"
+                )
             return BatchTSNE(fit.rows, levels, self.dof, RandomBatches(n, batch_size, fit.generator))
-        levels = levels or neighbor_scales(n)
-        p = perplexity_affinities(self._neighbors(fit, min(n - 1, math.ceil(3 * max(levels)))), levels)
-        p = p.to(fit.rows.device)
+        p = perplexity_affinities(self._neighbors(fit), levels or neighbor_scales(n)).to(fit.rows.device)
         batches: RandomBatches | EdgeBatches = RandomBatches(n, batch_size, fit.generator)
         if n > RANDOM_ROWS:
             batches = EdgeBatches(p, batch_size, math.ceil(n / batch_size), fit.seed)
         return NeighborTSNE(p.to(fit.device), self.dof, batches)
 
-    def _neighbors(self, fit: Fit, k: int) -> KNNGraph:
-        return KNNGraph.build(fit.searched, k, n_jobs=self.n_jobs, random_state=fit.seed, verbose=bool(self.verbose))
+    def _count_neighbors(self, n: int) -> int:
+        if self.affinity == "batch":
+            return 0
+        return min(n - 1, math.ceil(3 * max(self._levels(n) or neighbor_scales(n))))
 
 
 def neighbor_scales(n: int) -> list[float]:
@@ -143,6 +146,9 @@ class ParametricTSNE(TSNE):
     random_state : int, RandomState, Generator or None
         The same number gives the same map on the same machine, bit for bit on the CPU. No global generator is used
         or changed.
+    precomputed_knn : KNNGraph or tuple, optional
+        The neighbours by Euclidean distance, found before: a :class:`fastpdr.KNNGraph`, or umap-learn's ``(indices,
+        distances[, index])``; as many as needed, or more. With ``affinity="knn"`` alone.
     n_jobs : int, optional
         Threads of the search for neighbours; None takes PyTorch's number, -1 all.
     callbacks : list, optional
@@ -209,6 +215,7 @@ class ParametricTSNE(TSNE):
         precision: str = "auto",
         device: str | torch.device = "auto",
         random_state: Any = None,
+        precomputed_knn: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
         verbose: bool | int = False,
@@ -278,6 +285,7 @@ class MultiscaleParametricTSNE(TSNE):
         precision: str = "auto",
         device: str | torch.device = "auto",
         random_state: Any = None,
+        precomputed_knn: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
         verbose: bool | int = False,
