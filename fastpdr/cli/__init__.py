@@ -1,4 +1,4 @@
-"""The command line: fit, train, pipeline, transform, demo, info.
+"""The command line: fit, train, pipeline, sweep, transform, demo, info.
 
 Commands import what they need when they run, so that --help answers at once.  Bad input ends with exit code 2, a
 failure on the way with 1; either way with one line that begins with "Error:", unless --debug asks for the traceback.
@@ -44,7 +44,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _warn  # type: ignore[assignment]
+                warnings.showwarning = show_warning  # type: ignore[assignment]
                 return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
@@ -54,7 +54,8 @@ class _Group(click.Group):
             _end(error)
 
 
-def _warn(message: Warning | str, *_: Any) -> None:
+def show_warning(message: Warning | str, *_: Any) -> None:
+    """Print a warning as commands do."""
     click.echo(f"Warning: {message}", err=True)
 
 
@@ -207,6 +208,39 @@ def _run_config(
         click.echo(configs.dump(config), nl=False)
         return
     import_module(f"fastpdr.cli.{command}").run(config, overwrite=overwrite)
+
+
+@main.command("sweep")
+@click.option(
+    "--config",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="YAML in the syntax of W&B's sweeps.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="Trials in all.  [default: run_cap of FILE, or the grid]")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trials at a time.")
+@click.option(
+    "--engine",
+    type=click.Choice(["optuna", "wandb"]),
+    default="optuna",
+    show_default=True,
+    help="Who searches: optuna here, or W&B.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Folder, in place of FILE's.")
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed, in place of FILE's.")
+@click.option("--overwrite", is_flag=True, help="Begin anew where there is a sweep already.")
+@click.option("--smoke-test", is_flag=True, help="Run one tiny trial, and leave nothing without --output.")
+def _sweep(path: Path, output: Path | None, **options: Any) -> None:
+    """Search for good parameters: train with many, judge each map on rows that it has not seen, keep the best model.
+
+    FILE has what is searched (method, metric, parameters) and the sections of train for what is not. The same command
+    again goes on where it was stopped. The folder gets the study, a table of the trials, the best model and best.yml.
+    """
+    from fastpdr.cli.sweep import run
+
+    run(path, folder=output, **options)
 
 
 @main.command("transform")

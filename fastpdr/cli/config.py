@@ -8,11 +8,12 @@ are checked by the estimator itself. A value must have the type that it should h
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
@@ -44,6 +45,7 @@ OTHER_TYPES: dict[str, tuple[Any, Any]] = {
 }
 Name = Annotated[str, Field(min_length=1)]
 Epochs = Annotated[int, Field(ge=1)]
+S = TypeVar("S", bound="Section")
 FORMATS = Literal["auto", "csv", "tsv", "npy", "npz", "parquet", "json", "h5ad", "pkl"]
 
 
@@ -194,34 +196,46 @@ def load(path: Path | None, command: str, settings: Sequence[str] = (), seed: in
     ValueError
         The file is no YAML, a key is unknown, a value has the wrong type or is out of range.
     """
-    model_key, data_section, output_section = SECTIONS[command]
-    content = {} if path is None else _read(path)
+    content = {} if path is None else read(path)
     try:
         for setting in settings:
             _set(content, setting)
-        content = {key: {} if value is None else value for key, value in content.items()}
-        given, written = _translated(_keys(content, model_key), model_key)
-        content = _with_logdir(content, given, written, model_key)
-        if seed is not None:
-            given["random_state"] = seed
-        method = _method(given, model_key)
-        model_section = section_of(method)
-        whole: Any = create_model(
-            "Config",
-            __base__=Config,
-            data=(data_section, data_section()),
-            model=(model_section, Field(default_factory=model_section, alias=model_key)),
-            output=(output_section, output_section()),
-        )
-        config = whole.model_validate(content | {model_key: given})
-        _check_ranges(config, model_key)
-        if config.tracking.map_every is not None and getattr(config.data, "held_out", None) is None:
-            raise ValueError("tracking.map_every needs rows to draw: give data.held_out, a key of fastpdr train")
-    except ValidationError as error:
-        raise ValueError(_prefixed(path, _explain(error, whole, method, written))) from None
+        return resolve(content, command, seed)
     except ValueError as error:
-        raise ValueError(_prefixed(path, str(error))) from error
+        raise ValueError(prefixed(path, str(error))) from error
+
+
+def resolve(content: dict[Any, Any], command: str, seed: int | None = None) -> Config:
+    """Check the content of a config and fill in the defaults; as :func:`load`, whose parameters these are."""
+    model_key, data_section, output_section = SECTIONS[command]
+    content = {key: {} if value is None else value for key, value in content.items()}
+    given, written = _translated(_keys(content, model_key), model_key)
+    content = _with_logdir(content, given, written, model_key)
+    if seed is not None:
+        given["random_state"] = seed
+    method = _method(given, model_key)
+    whole = _config_of(method, model_key, data_section, output_section)
+    try:
+        config = whole.model_validate(content | {model_key: given})
+    except ValidationError as error:
+        raise ValueError(_explain(error, whole, method, written)) from None
+    _check_ranges(config, model_key)
+    if config.tracking.map_every is not None and getattr(config.data, "held_out", None) is None:
+        raise ValueError("tracking.map_every needs rows to draw: give data.held_out, a key of fastpdr train")
     return config
+
+
+@functools.cache
+def _config_of(method: str, model_key: str, data_section: type[Data], output_section: type[Section]) -> Any:
+    """Make the class of whole configs of a method."""
+    model_section = section_of(method)
+    return create_model(
+        "Config",
+        __base__=Config,
+        data=(data_section, data_section()),
+        model=(model_section, Field(default_factory=model_section, alias=model_key)),
+        output=(output_section, output_section()),
+    )
 
 
 def dump(config: Config) -> str:
@@ -229,6 +243,7 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False)
 
 
+@functools.cache
 def section_of(method: str) -> type[Section]:
     """Make the section of a method: every parameter of its estimator that a file can hold."""
     init = getattr(fastpdr, METHODS[method]).__init__
@@ -263,13 +278,14 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read(path: Path) -> dict[Any, Any]:
+def read(path: Path) -> dict[Any, Any]:
+    """Return what a YAML file holds, nothing of it checked; a file without content is an empty mapping."""
     try:
         content = _parse(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(content, dict | None):
-        raise ValueError(f"{path}: expected sections such as data and output, got {_short(content)}")
+        raise ValueError(f"{path}: expected sections such as data and output, got {short(content)}")
     return content or {}
 
 
@@ -293,7 +309,7 @@ def _set(content: dict[Any, Any], setting: str) -> None:
 def _keys(content: dict[Any, Any], section: str) -> dict[Any, Any]:
     keys = content.get(section) or {}
     if not isinstance(keys, dict):
-        raise ValueError(f"{section}: expected a mapping of keys, got {_short(keys)}")
+        raise ValueError(f"{section}: expected a mapping of keys, got {short(keys)}")
     return keys
 
 
@@ -332,7 +348,7 @@ def _method(given: dict[str, Any], section: str) -> str:
     method = given.get("method", "mstsne")
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(
-            f"{section}.method: expected {', '.join(METHODS)}, got {_short(method)}{_nearest(method, METHODS)}"
+            f"{section}.method: expected {', '.join(METHODS)}, got {short(method)}{nearest(method, METHODS)}"
         )
     return method
 
@@ -353,43 +369,86 @@ def _explain(error: ValidationError, whole: type[BaseModel], method: str, writte
         place = written.get(place, place)
         name = place.partition(".")[2]
         key = place + "".join(f"[{part}]" for part in rest[1:] if isinstance(part, int))
-        message = detail["msg"].removeprefix("Value error, ")
-        if detail["type"] == "extra_forbidden":
-            lines[key] = f"unknown key{_hint(str(section), name, whole, method)}"
-        elif detail["type"] == "model_type":
-            lines[key] = f"expected a mapping of keys, got {_short(detail['input'])}"
-        elif not message.startswith("Input should be"):
-            lines[key] = message
-        else:
-            # A type of several is refused several times.
-            expected = message.removeprefix("Input should be ")
-            earlier = lines.get(key, "").rpartition(", got ")[0]
-            lines[key] = f"{earlier} or {expected}" if earlier else f"expected {expected}"
-            lines[key] += f", got {_short(detail['input'])}"
+        hint = _hint(str(section), name, whole, method) if detail["type"] == "extra_forbidden" else ""
+        lines[key] = _line(detail, hint, lines.get(key, ""))
     return "\n  ".join(f"{key}: {line}" for key, line in lines.items())
+
+
+def check_section(section: type[S], content: Any, where: str) -> S:
+    """Check one section by itself, which has no sections in it.
+
+    Parameters
+    ----------
+    section : type of Section
+        What keys there are.
+    content : Any
+        What the file has.
+    where : str
+        What errors call it; nothing for a whole file.
+
+    Returns
+    -------
+    Section
+
+    Raises
+    ------
+    ValueError
+        One line for each key that is wrong.
+    """
+    try:
+        return section.model_validate(content)
+    except ValidationError as error:
+        lines: dict[str, str] = {}
+        for detail in error.errors():
+            name, items = str(detail["loc"][0]) if detail["loc"] else "", detail["loc"][1:]
+            key = ".".join(part for part in (where, name) if part)
+            key += "".join(f"[{item}]" for item in items if isinstance(item, int))
+            hint = nearest(name, section.model_fields) if detail["type"] == "extra_forbidden" else ""
+            lines[key] = _line(detail, hint, lines.get(key, ""))
+        raise ValueError("\n  ".join(f"{key}: {line}" if key else line for key, line in lines.items())) from None
+
+
+def _line(detail: Any, hint: str, earlier: str) -> str:
+    """Say what is wrong with a key, in the words of pydantic where they are clear."""
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key{hint}"
+    if detail["type"] == "missing":
+        return "has to be given"
+    if detail["type"] == "model_type":
+        return f"expected a mapping of keys, got {short(detail['input'])}"
+    if not message.startswith("Input should be"):
+        return message
+    # A type of several is refused several times.
+    before = earlier.rpartition(", got ")[0]
+    expected = message.removeprefix("Input should be ")
+    return f"{before or 'expected'} {'or ' if before else ''}{expected}, got {short(detail['input'])}"
 
 
 def _hint(section: str, name: str, whole: type[BaseModel], method: str) -> str:
     fields = {field.alias or key: field.annotation for key, field in whole.model_fields.items()}
     if not name:
-        return _nearest(section, fields)
+        return nearest(section, fields)
     if section != "model" and section != "algorithm":
-        return _nearest(name, fields[section].model_fields)  # type: ignore[union-attr]
+        return nearest(name, fields[section].model_fields)  # type: ignore[union-attr]
     others = [other for other in METHODS if ALIASES.get(name, name) in section_of(other).model_fields]
     if others:
         return f" for method {method}; it is for {' and '.join(others)}"
-    return _nearest(name, [*fields[section].model_fields, *ALIASES, *WIDTHS, LOGDIR])  # type: ignore[union-attr]
+    return nearest(name, [*fields[section].model_fields, *ALIASES, *WIDTHS, LOGDIR])  # type: ignore[union-attr]
 
 
-def _nearest(word: object, known: Sequence[str] | dict[str, Any]) -> str:
+def nearest(word: object, known: Sequence[str] | dict[str, Any]) -> str:
+    """Return the end of a message about an unknown word: the known one that is most like it, or all."""
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return a value as messages show it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _prefixed(path: Path | None, message: str) -> str:
+def prefixed(path: Path | None, message: str) -> str:
+    """Return a message that begins with the file it is about."""
     return message if path is None else f"{path}: {message}"

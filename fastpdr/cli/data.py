@@ -42,7 +42,7 @@ class Table:
             return self.X
         return importlib.import_module("pandas").DataFrame(self.X, columns=list(self.names))
 
-    def take(self, chosen: NDArray[np.bool_]) -> Table:
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Table:
         """Return a table of some of the rows."""
         return replace(self, X=self.X[chosen], labels=None if self.labels is None else self.labels[chosen])
 

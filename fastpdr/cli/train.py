@@ -71,12 +71,19 @@ def make_model(config: configs.Config) -> Any:
     """Return the estimator, or a pipeline of the preprocessing and the estimator."""
     from sklearn.decomposition import PCA
     from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-    scaler, pca, estimator = config.preprocessing.scaler, config.preprocessing.pca, configs.make_estimator(config)
+    pca, estimator = config.preprocessing.pca, configs.make_estimator(config)
     steps: list[tuple[str, Any]] = []
-    if scaler not in (None, "none"):
-        steps.append(("scaler", {"StandardScaler": StandardScaler, "MinMaxScaler": MinMaxScaler}[scaler]()))
+    scaler = make_scaler(config.preprocessing.scaler)
+    if scaler is not None:
+        steps.append(("scaler", scaler))
     if pca is not None:
         steps.append(("pca", PCA(pca, random_state=config.model.random_state)))
     return Pipeline([*steps, ("map", estimator)]) if steps else estimator
+
+
+def make_scaler(name: str | None) -> Any:
+    """Return a scaler by its name in a config; nothing for none."""
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+    return None if name in (None, "none") else {"StandardScaler": StandardScaler, "MinMaxScaler": MinMaxScaler}[name]()

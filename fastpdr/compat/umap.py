@@ -25,7 +25,7 @@ from torch import nn
 
 from fastpdr import estimators
 from fastpdr.estimators.base import Fit
-from fastpdr.estimators.neighbors import given_graph
+from fastpdr.estimators.graphs import given_graph
 from fastpdr.estimators.resolve import draw_seed
 from fastpdr.graph import KNNGraph
 from fastpdr.graph._rows import known_metric

@@ -22,6 +22,7 @@ from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from fastpdr.estimators.graphs import fitting_graph, given_graph
 from fastpdr.estimators.presets import Level, Preset, level_of
 from fastpdr.estimators.resolve import (
     ROWS_AT_ONCE,
@@ -39,6 +40,7 @@ from fastpdr.estimators.resolve import (
     use_bfloat16,
 )
 from fastpdr.estimators.saving import save
+from fastpdr.graph import KNNGraph
 from fastpdr.metrics import trustworthiness
 from fastpdr.training import InputScaling, TrainingSettings, TrainingState, build_encoder, train
 from fastpdr.training.callbacks import Callback, EarlyStopping, ProgressBar, close_callbacks
@@ -102,6 +104,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         "init": [StrOptions({"random", "pca"}), "array-like"],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str, torch.device],
+        "precomputed_knn": [KNNGraph, tuple, list, None],
+        "n_jobs": [Integral, None],
         "random_state": ["random_state", Hidden(np.random.Generator)],
         "callbacks": [list, tuple, None],
         "verbose": ["verbose"],
@@ -133,6 +137,9 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     init: str | ArrayLike
     precision: str
     device: str | torch.device
+    metric: str = "euclidean"  # a parameter of some
+    precomputed_knn: Any
+    n_jobs: int | None
     random_state: Any
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None
     verbose: bool | int
@@ -302,6 +309,25 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     @abstractmethod
     def _make_objective(self, fit: Fit) -> Objective:
         """Say what a batch is compared with."""
+
+    @abstractmethod
+    def _count_neighbors(self, n: int) -> int:
+        """Return how many other rows of n the graph of neighbours needs for each; 0 where there is no graph."""
+
+    def _neighbors(self, fit: Fit) -> KNNGraph:
+        """The nearest other rows, as many as needed, found or given."""
+        k, name = self._count_neighbors(len(fit.X)), type(self).__name__
+        given = given_graph(self.precomputed_knn, self.metric, name)
+        if given is not None:
+            return fitting_graph(given, len(fit.X), k, name)
+        return KNNGraph.build(
+            fit.searched,
+            k,
+            metric=self.metric,
+            n_jobs=self.n_jobs,
+            random_state=fit.seed,
+            verbose=bool(self.verbose),
+        )
 
     def _make_terms(self, fit: Fit) -> list[nn.Module]:
         """Return further parts of the loss."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,11 +35,9 @@ class NeighborEmbedding(ParametricEmbedding):
         **ParametricEmbedding._parameter_constraints,
         "metric": [str],
         "negative_sample_rate": [Interval(Real, 0, None, closed="left")],
-        "precomputed_knn": [KNNGraph, tuple, list, None],
         "target_weight": [Interval(Real, 0, 1, closed="both")],
         "landmark_loss_fn": [callable, None],
         "landmark_loss_weight": [Interval(Real, 0, None, closed="left")],
-        "n_jobs": [Integral, None],
     }
 
     _presets = presets.PAIRS
@@ -50,11 +48,9 @@ class NeighborEmbedding(ParametricEmbedding):
 
     metric: str
     negative_sample_rate: float
-    precomputed_knn: Any
     target_weight: float
     landmark_loss_fn: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None
     landmark_loss_weight: float
-    n_jobs: int | None
 
     def fit(self, X: ArrayLike, y: ArrayLike | None = None, landmark_positions: ArrayLike | None = None) -> Any:
         """Learn the map.
@@ -134,38 +130,9 @@ class NeighborEmbedding(ParametricEmbedding):
     def _automatic_epochs(self, per_epoch: int, n: int) -> int:
         return max(1, round(self._level(n).steps / per_epoch))
 
-    def _neighbors(self, fit: Fit) -> KNNGraph:
-        """The k nearest other rows, found or given."""
-        k = self._count_neighbors(len(fit.X))
-        given = given_graph(self.precomputed_knn, self.metric, type(self).__name__)
-        if given is None:
-            return KNNGraph.build(
-                fit.searched,
-                k,
-                metric=self.metric,
-                n_jobs=self.n_jobs,
-                random_state=fit.seed,
-                verbose=bool(self.verbose),
-            )
-        if given.n != len(fit.X):
-            raise ValueError(
-                f"{type(self).__name__}: precomputed_knn must have a row for each of the {len(fit.X)} rows "
-                f"of X, got {given.n}"
-            )
-        if given.k < k:
-            raise ValueError(
-                f"{type(self).__name__}: precomputed_knn must have at least {k} neighbours without the row "
-                f"itself, got {given.k}"
-            )
-        return given.take(k)
-
     def _supervised(self, graph: torch.Tensor, y: Any) -> torch.Tensor:
         """The graph with edges between unlike labels weakened."""
         return graph if y is None else categorical_intersection(graph, y, self.target_weight)
-
-    @abstractmethod
-    def _count_neighbors(self, n: int) -> int:
-        """Return how many other rows are needed, out of n."""
 
     @abstractmethod
     def _similarities(self, neighbors: KNNGraph, fit: Fit) -> torch.Tensor:
@@ -179,23 +146,6 @@ class NeighborEmbedding(ParametricEmbedding):
 def mean_distance(y: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Mean Euclidean distance of the rows of two maps, smooth where it is 0."""
     return ((y - positions).square().sum(1) + 1e-6).sqrt().mean()
-
-
-def given_graph(value: Any, metric: str, name: str) -> KNNGraph | None:
-    """The user's graph: one of ours, umap-learn's (indices, distances[, index]), or none."""
-    if value is None or isinstance(value, KNNGraph):
-        return value
-    if len(value) not in (2, 3):
-        raise ValueError(
-            f"{name}: precomputed_knn must be a KNNGraph or (indices, distances[, index]), got {len(value)} items"
-        )
-    indices, distances = value[:2]
-    if indices is None and distances is None:
-        return None
-    try:
-        return KNNGraph.from_precomputed(indices, distances, metric=metric)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: precomputed_knn is no graph of neighbours ({error})") from error
 
 
 def require_targets(y: Any, n: int, name: str) -> NDArray[Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from fastpdr.estimators import presets
 from fastpdr.estimators.base import HIDDEN_DIMS, Fit, ParametricEmbedding
 from fastpdr.estimators.resolve import near_rows, perplexity_list
-from fastpdr.graph import KNNGraph, perplexity_affinities
+from fastpdr.graph import perplexity_affinities
 from fastpdr.training.batches import EdgeBatches, RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState
 from fastpdr.training.objectives import BatchTSNE, NeighborTSNE, Objective
@@ -31,14 +31,12 @@ class TSNE(ParametricEmbedding):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **ParametricEmbedding._parameter_constraints,
-        "affinity": [StrOptions({"batch", "knn"})],
-        "n_jobs": [Integral, None],
+        "affinity": [StrOptions({"auto", "batch", "knn"})],
     }
 
     _presets = presets.TSNE
 
     affinity: str
-    n_jobs: int | None
 
     @property
     def kl_divergence_(self) -> float:
@@ -52,30 +50,40 @@ class TSNE(ParametricEmbedding):
     def _automatic_epochs(self, per_epoch: int, n: int) -> int:
         return max(FEWEST_EPOCHS, math.ceil(self._level(n).steps / per_epoch))
 
+    def _affinity(self, n: int) -> str:
+        """Which similarities n rows are compared by."""
+        return ("batch" if n <= RANDOM_ROWS else "knn") if self.affinity == "auto" else self.affinity
+
     def _make_objective(self, fit: Fit) -> Objective:
         n = len(fit.rows)
-        batch_size, levels = self._batch_size(n), self._levels(n)
-        near = min(n - 1, presets.NEIGHBORS)
-        if self.affinity == "batch":
-            objective: Objective = BatchTSNE(
-                fit.measured, levels, self.dof, RandomBatches(n, batch_size, fit.generator)
+        graph = None
+        if self._count_neighbors(n) > 0:
+            graph = self._neighbors(fit)
+        elif self.precomputed_knn is not None:
+            raise ValueError(
+                f"{type(self).__name__}: precomputed_knn needs affinity='knn' or neighbor_noise: similarities of the "
+                f"batch use no graph of neighbours"
             )
-            if self._neighbor_noise(n) > 0:
-                objective.neighbors = near_rows(self._neighbors(fit, near), near)
-            return objective
-        levels = levels or neighbor_scales(n)
-        wide = min(n - 1, math.ceil(3 * max(levels)))
-        graph = self._neighbors(fit, max(near, wide))
-        p = perplexity_affinities(graph.take(wide), levels).to(fit.rows.device)
+        objective = self._by_batch(fit, n) if self._affinity(n) == "batch" else self._by_graph(fit, n, graph)
+        objective.neighbors = None if graph is None else near_rows(graph, presets.NEIGHBORS)
+        return objective
+
+    def _by_batch(self, fit: Fit, n: int) -> Objective:
+        batches = RandomBatches(n, self._batch_size(n), fit.generator)
+        return BatchTSNE(fit.measured, self._levels(n), self.dof, batches)
+
+    def _by_graph(self, fit: Fit, n: int, graph: Any) -> Objective:
+        p = perplexity_affinities(graph, self._levels(n) or neighbor_scales(n)).to(fit.rows.device)
+        batch_size = self._batch_size(n)
         batches: RandomBatches | EdgeBatches = RandomBatches(n, batch_size, fit.generator)
         if n > RANDOM_ROWS:
             batches = EdgeBatches(p, batch_size, math.ceil(n / batch_size), fit.seed)
-        objective = NeighborTSNE(p.to(fit.device), self.dof, batches)
-        objective.neighbors = near_rows(graph, near)
-        return objective
+        return NeighborTSNE(p.to(fit.device), self.dof, batches)
 
-    def _neighbors(self, fit: Fit, k: int) -> KNNGraph:
-        return KNNGraph.build(fit.searched, k, n_jobs=self.n_jobs, random_state=fit.seed, verbose=bool(self.verbose))
+    def _count_neighbors(self, n: int) -> int:
+        if self._affinity(n) == "batch":
+            return min(n - 1, presets.NEIGHBORS) if self._neighbor_noise(n) > 0 else 0
+        return min(n - 1, math.ceil(3 * max(self._levels(n) or neighbor_scales(n))))
 
 
 def neighbor_scales(n: int) -> list[float]:
@@ -99,11 +107,11 @@ class ParametricTSNE(TSNE):
         Effective number of neighbours of a row in the whole data set, at least 1 and less than its rows. "auto" is 30,
         or 15 with ``affinity="knn"``, but at most a third of the other rows. A batch of b out of n rows holds a share
         b / n of the neighbours: its own perplexity is that share of this one, but at least 2.
-    affinity : {"batch", "knn"}
-        Similarities calibrated anew within every batch, or those of one neighbour graph of the whole data set, three
-        times the perplexity wide, of which a batch gets what is among its rows. Up to 10,000 rows batches are drawn at
-        random. Beyond, random rows are hardly ever neighbours: a batch is made of edges drawn by their similarity,
-        an epoch has as many batches as otherwise, and every row is normalised on its own.
+    affinity : {"auto", "batch", "knn"}
+        "batch": similarities calibrated anew within every batch. "knn": those of one neighbour graph of the whole data
+        set, three times the perplexity wide, of which a batch gets what is among its rows. "auto" is "batch" up to
+        10,000 rows. Beyond, random rows are hardly ever neighbours: with "knn" a batch is made of edges drawn by their
+        similarity there, an epoch has as many batches as otherwise, and every row is normalised on its own.
     hidden_dims : sequence of int
         Widths of the hidden layers (Linear, LayerNorm, activation).
     activation : {"gelu", "relu", "leaky_relu", "silu", "elu", "tanh"}
@@ -161,6 +169,10 @@ class ParametricTSNE(TSNE):
     random_state : int, RandomState, Generator or None
         The same number gives the same map on the same machine, bit for bit on the CPU. No global generator is used
         or changed.
+    precomputed_knn : KNNGraph or tuple, optional
+        The neighbours by Euclidean distance, found before: a :class:`fastpdr.KNNGraph`, or umap-learn's ``(indices,
+        distances[, index])``; as many as needed, or more. Similarities of the batch do without, but ``neighbor_noise``
+        takes its neighbours from it; where neither needs it, it is refused.
     n_jobs : int, optional
         Threads of the search for neighbours; None takes PyTorch's number, -1 all.
     callbacks : list, optional
@@ -204,7 +216,7 @@ class ParametricTSNE(TSNE):
         n_components: int = 2,
         *,
         perplexity: float | str = "auto",
-        affinity: str = "batch",
+        affinity: str = "auto",
         hidden_dims: Sequence[int] = HIDDEN_DIMS,
         activation: str = "gelu",
         encoder: nn.Module | None = None,
@@ -229,6 +241,7 @@ class ParametricTSNE(TSNE):
         precision: str = "auto",
         device: str | torch.device = "auto",
         random_state: Any = None,
+        precomputed_knn: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
         verbose: bool | int = False,
@@ -236,7 +249,7 @@ class ParametricTSNE(TSNE):
         self._set_parameters(locals())
 
     def _levels(self, n: int) -> list[float]:
-        automatic = 30.0 if self.affinity == "batch" else 15.0
+        automatic = 30.0 if self._affinity(n) == "batch" else 15.0
         perplexity = min(automatic, max(1.0, (n - 1) / 3)) if self.perplexity == "auto" else self.perplexity
         return perplexity_list(perplexity, n, type(self).__name__, "perplexity")
 
@@ -275,7 +288,7 @@ class MultiscaleParametricTSNE(TSNE):
         n_components: int = 2,
         *,
         perplexities: Sequence[float] | None = None,
-        affinity: str = "batch",
+        affinity: str = "auto",
         hidden_dims: Sequence[int] = HIDDEN_DIMS,
         activation: str = "gelu",
         encoder: nn.Module | None = None,
@@ -300,6 +313,7 @@ class MultiscaleParametricTSNE(TSNE):
         precision: str = "auto",
         device: str | torch.device = "auto",
         random_state: Any = None,
+        precomputed_knn: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
         verbose: bool | int = False,

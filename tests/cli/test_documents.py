@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from running import NAMES, D, N, X, entries, run, y
+from running import NAMES, D, N, X, blocks, commands, entries, run, y
 
 import fastpdr
 from fastpdr.cli import config
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -31,7 +26,7 @@ def here(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "configs", "configs")
     pd.DataFrame(X, columns=list("abcd")).assign(species=NAMES[y]).to_csv("flowers.csv", index=False)
     np.save("rows.npy", np.ones((3, 64)))
-    for text in blocks("yaml"):
+    for text in blocks(TEXT, "yaml"):
         Path(re.match("# (.*)", text)[1]).write_text(text)
     make = config.make_estimator
     monkeypatch.setattr(config, "make_estimator", lambda whole: make(whole).set_params(n_epochs=1))
@@ -39,13 +34,10 @@ def here(tmp_path, monkeypatch):
 
 
 def test_every_command_and_program(here):
-    commands = [line[2:] for text in blocks("console") for line in text.splitlines()]
-    assert len(commands) == 9
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "fastpdr"
-        run(*arguments)
-    for text in blocks("python"):
+    assert len(commands(TEXT)) == 9
+    for command in commands(TEXT):
+        run(*command)
+    for text in blocks(TEXT, "python"):
         exec(text, {})
     names = {"digits", "digits-umap", "flowers", "fastpdr_model", "digits_pipeline", "earlier.pkl"}
     assert names < entries(here / "models")
@@ -55,7 +47,7 @@ def test_every_command_and_program(here):
 
 def test_the_error_that_is_shown(here):
     Path("bad.yml").write_text("data: {featuers: x}\nmodel: {lr: fast}\n")
-    shown = next(text for text in blocks("text") if text.startswith("Error: bad.yml"))
+    shown = next(text for text in blocks(TEXT, "text") if text.startswith("Error: bad.yml"))
     assert run("train", "--config", "bad.yml", code=2) == " ".join(shown.split())
 
 

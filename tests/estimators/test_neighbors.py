@@ -1,4 +1,4 @@
-"""What UMAP and LargeVis have beyond the other estimators: given graphs, labels, landmarks, growth, decoders."""
+"""Given graphs, and what UMAP and LargeVis have beyond the other estimators: labels, landmarks, growth, decoders."""
 
 from __future__ import annotations
 
@@ -8,11 +8,26 @@ import torch
 from torch import nn
 
 import fastpdr
-from fastpdr import KNNGraph, ParametricLargeVis, ParametricTSNE, ParametricUMAP, metrics
+from fastpdr import (
+    KNNGraph,
+    MultiscaleParametricTSNE,
+    ParametricLargeVis,
+    ParametricTSNE,
+    ParametricUMAP,
+    metrics,
+)
+from fastpdr.estimators import presets
 
 SMALL = {"n_epochs": 3, "hidden_dims": (16,), "random_state": 0}
 LONGER = {"hidden_dims": (64, 64), "random_state": 0}
 both = pytest.mark.parametrize("cls", [ParametricUMAP, ParametricLargeVis])
+OF_GRAPHS = [
+    (ParametricUMAP, {"n_neighbors": 12}),
+    (ParametricLargeVis, {"perplexity": 5}),
+    (ParametricTSNE, {"affinity": "knn", "perplexity": 5}),
+    (MultiscaleParametricTSNE, {"affinity": "knn", "perplexities": [2, 8]}),
+]
+of_graphs = pytest.mark.parametrize(("cls", "own"), OF_GRAPHS)
 
 
 @pytest.fixture
@@ -42,24 +57,33 @@ def test_graph_is_umap_learns(X):
     np.testing.assert_allclose(estimator.graph_.toarray(), expected.toarray(), atol=1e-4)
 
 
-@both
-def test_given_graphs_are_used_in_every_form(cls, X):
+@of_graphs
+def test_given_graphs_are_used_in_every_form(cls, own, X, monkeypatch):
     graph = KNNGraph.build(X, 60)
-    settings = {**SMALL, "n_neighbors": 12} if cls is ParametricUMAP else {**SMALL, "perplexity": 5}
+    settings = {**SMALL, **own}
     expected = cls(**settings).fit_transform(X)
     itself = np.column_stack([np.arange(90), graph.indices]), np.column_stack([np.zeros(90), graph.distances])
-    for given in (graph, (graph.indices, graph.distances), [*itself, None], (None, None, None)):
+    assert np.array_equal(cls(precomputed_knn=(None, None, None), **settings).fit_transform(X), expected)
+    monkeypatch.setattr(KNNGraph, "build", None)
+    for given in (graph, (graph.indices, graph.distances), [*itself, None]):
         assert np.array_equal(cls(precomputed_knn=given, **settings).fit_transform(X), expected)
 
 
 def test_a_graph_serves_all_methods(X):
     graph = KNNGraph.build(X, 45)
-    assert np.isfinite(ParametricUMAP(precomputed_knn=graph, **SMALL).fit_transform(X)).all()
-    assert np.isfinite(ParametricLargeVis(precomputed_knn=graph, **SMALL).fit_transform(X)).all()
+    for cls, own in OF_GRAPHS:
+        assert np.isfinite(cls(precomputed_knn=graph, **own, **SMALL).fit_transform(X)).all()
 
 
-@both
-def test_bad_graphs_are_named(cls, X):
+@pytest.mark.parametrize("cls", [ParametricTSNE, MultiscaleParametricTSNE])
+def test_a_graph_that_would_not_be_used_is_refused(cls, X):
+    message = "precomputed_knn needs affinity='knn' or neighbor_noise"
+    with pytest.raises(ValueError, match=f"{cls.__name__}: {message}"):
+        cls(precomputed_knn=KNNGraph.build(X, 45), neighbor_noise=0, **SMALL).fit(X)
+
+
+@of_graphs
+def test_bad_graphs_are_named(cls, own, X):
     graph = KNNGraph.build(X, 60)
     indices, distances = graph.indices.copy(), graph.distances.copy()
     few = KNNGraph.build(X, 5)
@@ -76,7 +100,7 @@ def test_bad_graphs_are_named(cls, X):
         ((indices,), r"KNNGraph or \(indices, distances\[, index\]\), got 1 items"),
     ]:
         with pytest.raises(ValueError, match=f"{name}: precomputed_knn.*({message})"):
-            cls(precomputed_knn=given, **SMALL).fit(X)
+            cls(precomputed_knn=given, **own, **SMALL).fit(X)
 
 
 @both
@@ -268,9 +292,9 @@ def test_any_number_of_epochs_trains(cls, n_epochs, X):
 
 
 def test_automatic_epochs_make_a_number_of_steps(X):
-    per_epoch = 7
-    assert ParametricUMAP()._automatic_epochs(per_epoch, 5_000) == round(520 / per_epoch)
-    assert ParametricUMAP()._automatic_epochs(per_epoch, 50_000) == round(1350 / per_epoch)
+    for n in (5_000, 50_000):
+        steps = presets.level_of(presets.PAIRS["fast"], n).steps
+        assert ParametricUMAP()._automatic_epochs(7, n) == round(steps / 7)
     assert ParametricUMAP()._automatic_epochs(10_000, 10**6) == 1
 
 

@@ -44,11 +44,23 @@ def test_noise_from_neighbours_takes_part_and_can_be_left_out(cls):
 def test_an_affinity_of_the_batch_looks_for_neighbours_only_where_noise_needs_them(monkeypatch):
     searches = []
     build = ParametricTSNE._neighbors
-    monkeypatch.setattr(ParametricTSNE, "_neighbors", lambda *args: searches.append(args[2]) or build(*args))
+
+    def counted(self, fit):
+        searches.append(build(self, fit))
+        return searches[-1]
+
+    monkeypatch.setattr(ParametricTSNE, "_neighbors", counted)
     ParametricTSNE(neighbor_noise=0, **SMALL).fit(X)
     assert searches == []
     ParametricTSNE(neighbor_noise=0.3, **SMALL).fit(X)
-    assert searches == [presets.NEIGHBORS]
+    assert [graph.k for graph in searches] == [presets.NEIGHBORS]
+
+
+@pytest.mark.parametrize("cls", [ParametricTSNE, MultiscaleParametricTSNE])
+def test_beyond_some_rows_similarities_come_from_a_graph(cls):
+    automatic, batch, knn = (cls(affinity=affinity) for affinity in ("auto", "batch", "knn"))
+    assert [e._affinity(10_000) for e in (automatic, batch, knn)] == ["batch", "batch", "knn"]
+    assert [e._affinity(10_001) for e in (automatic, batch, knn)] == ["knn", "batch", "knn"]
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
