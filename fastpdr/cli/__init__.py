@@ -110,6 +110,7 @@ def main(debug: bool) -> None:
 @click.option(
     "--neighbors", type=click.IntRange(min=1), metavar="K", help="Add K neighbours of each row to a .csv or .parquet."
 )
+@click.option("--embedding-in-model", is_flag=True, help="Put the map of the rows learnt from into model/ as well.")
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def _fit(
@@ -120,6 +121,7 @@ def _fit(
     held_out: float | None,
     file_format: str,
     neighbors: int | None,
+    embedding_in_model: bool,
     overwrite: bool,
     quiet: bool,
     **parameters: Any,
@@ -143,7 +145,16 @@ def _fit(
     table = data.read(source, labels)
     given = {name: value for name, value in parameters.items() if value is not None}
     estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet)
-    run(table, estimator, output, f".{file_format}", held_out=held_out, neighbors=neighbors, quiet=quiet)
+    run(
+        table,
+        estimator,
+        output,
+        f".{file_format}",
+        held_out=held_out,
+        neighbors=neighbors,
+        quiet=quiet,
+        embedding_in_model=embedding_in_model,
+    )
 
 
 def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:

@@ -130,6 +130,7 @@ class TrainOutput(Section):
     save_neighbors: Neighbors = None
     save_preprocessing: bool = True
     save_metrics: bool = True
+    embedding_in_model: bool = False
     overwrite_existing: bool = False
 
     @model_validator(mode="after")
@@ -146,6 +147,7 @@ class PipelineOutput(Section):
     embeddings_path: str = "models/fastpdr_pipeline_embeddings.npy"
     save_neighbors: Neighbors = None
     metrics_path: str = "models/fastpdr_pipeline_metrics.json"
+    embedding_in_model: bool = False
     overwrite_existing: bool = False
 
     @model_validator(mode="after")

@@ -343,8 +343,7 @@ class ParametricUMAP(estimators.ParametricUMAP):
         exclude_raw_data : ignored
             Training data is never saved.
         """
-        check_is_fitted(self)
-        self._inner(self).save(save_location, overwrite=True)
+        super().save(save_location, overwrite=True)
         if verbose:
             LOG.info("%s: saved to %s", NAME, save_location)
 
@@ -352,6 +351,9 @@ class ParametricUMAP(estimators.ParametricUMAP):
     def _history(self) -> dict[str, list[float]]:
         """The losses under the name that umap-learn's documentation draws them by."""
         return {"loss": self.loss_history_}
+
+    def _saved(self) -> estimators.ParametricUMAP:
+        return self._inner(self)
 
     def _require_possible(self) -> None:
         for name, wanted in IMPOSSIBLE.items():

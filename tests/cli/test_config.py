@@ -66,7 +66,8 @@ def test_train_writes_all(csv, here):
     output = train(data={"features": csv, "label_column": "kind"})
     folder = here / "models/fastpdr_model"
     assert entries(folder) == PARTS | {"labels.npy"}
-    assert entries(folder / "model") == {"config.json", "encoder.safetensors", "preprocessing.safetensors"}
+    files = {"README.md", "config.json", "encoder.safetensors", "metrics.json", "preprocessing.safetensors"}
+    assert entries(folder / "model") == files
     model = fastpdr.load(folder / "model")
     frame = pd.read_csv(csv).drop(columns="kind")
     np.testing.assert_array_equal(model.transform(frame), np.load(folder / "embedding.npy"))
@@ -79,6 +80,12 @@ def test_train_writes_all(csv, here):
     assert metrics["label_column"] == "kind"
     assert metrics["n_components"] == 2
     assert "In models/fastpdr_model:" in output
+    kept = json.loads((folder / "model/metrics.json").read_text())
+    assert kept == {name: metrics[name] for name in (*expected, "training_time_seconds", "final_loss")}
+    card = (folder / "model/README.md").read_text()
+    assert "| names of the columns | `a`, `b`, `c`, `d` |" in card
+    assert f"| trustworthiness | {metrics['trustworthiness']:.4g} |" in card
+    assert str(here) not in card
 
 
 def test_transform_applies_the_preprocessing(csv):
@@ -126,6 +133,7 @@ def test_outputs_can_be_left_out(csv, here):
     off = {"save_embeddings": False, "save_metrics": False, "save_preprocessing": False}
     train(data={"features": csv, "label_column": "kind"}, output={"model_dir": "out", "model_name": "m", **off})
     assert entries(here / "out/m") == {"model", "map.png", "report.html", "train.yml"}
+    assert entries(here / "out/m/model") == {"README.md", "config.json", "encoder.safetensors"}
     model = fastpdr.load("out/m/model")
     assert type(model) is fastpdr.MultiscaleParametricTSNE
 
@@ -198,6 +206,17 @@ def test_missing_packages_for_writing_are_found_before_training(csv, here, monke
     for command, output in ((train, {"embedding_format": "parquet"}), (pipeline, {"embeddings_path": "z.parquet"})):
         assert "writing .parquet needs pandas and pyarrow" in command(data=data, output=output, code=1)
     assert not (here / "models").exists()
+
+
+def test_the_embedding_goes_into_the_model_where_asked(csv):
+    data = {"features": csv, "label_column": "kind"}
+    train(data=data, output={"embedding_in_model": True})
+    pipeline(data=data, output={"embedding_in_model": True})
+    for model, embedding in (
+        ("models/fastpdr_model/model", "models/fastpdr_model/embedding.npy"),
+        ("models/fastpdr_pipeline", "models/fastpdr_pipeline_embeddings.npy"),
+    ):
+        np.testing.assert_array_equal(fastpdr.load(model)[-1].embedding_, np.load(embedding))
 
 
 def test_labels_on_a_scale_and_from_a_file(here):
