@@ -1,4 +1,4 @@
-"""The command line: fit, train, pipeline, transform, demo, info.
+"""The command line: fit, train, pipeline, transform, export, demo, info.
 
 Commands import what they need when they run, so that --help answers at once.  Bad input ends with exit code 2, a
 failure on the way with 1; either way with one line that begins with "Error:", unless --debug asks for the traceback.
@@ -240,6 +240,27 @@ def _transform(folder: Path, source: str, output: Path) -> None:
     from fastpdr.cli.transform import run
 
     run(folder, source, output)
+
+
+@main.command("export")
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT",
+    help="File to write: .onnx, or .pt2 for PyTorch.",
+)
+def _export(folder: Path, output: Path) -> None:
+    """Write the map in DIR as one file that runs without fastpdr.
+
+    DIR is a folder that fit, train or pipeline wrote, or the model in it.  The file takes rows as they are in the
+    data: scaler and PCA are part of it.  It is run and compared with the model before it replaces an older one.
+    """
+    from fastpdr.cli.export import run
+
+    run(folder, output)
 
 
 @main.command("demo")

@@ -37,9 +37,9 @@ def run(folder: Path, source: str, path: Path) -> None:
         raise ValueError(f"--output {path}: the suffix must be one of {', '.join(data.MAP_SUFFIXES)}")
     if path.suffix != ".npy":
         formats.require("writing", path.suffix)
-    model_folder = _model_folder(folder)
-    table = data.read(source, _label_column(model_folder), labels_optional=True)
-    estimator = fastpdr.load(model_folder)
+    saved = model_folder(folder)
+    table = data.read(source, _label_column(saved), labels_optional=True)
+    estimator = fastpdr.load(saved)
     n, d = table.X.shape
     if d != estimator.n_features_in_:
         raise ValueError(f"{source} has {d} columns, but the model was fitted with {estimator.n_features_in_}")
@@ -59,15 +59,16 @@ def _place(estimator: Any, table: data.Table) -> NDArray:
         return estimator.transform(table.rows if named else table.X)
 
 
-def _model_folder(folder: Path) -> Path:
+def model_folder(folder: Path) -> Path:
+    """Return the folder of a saved model: this one, or the one in it that fastpdr fit wrote."""
     for candidate in (folder / "model", folder):
         if (candidate / "config.json").is_file():
             return candidate
     raise ValueError(f"{folder} holds no model: expected config.json in it or in its folder model")
 
 
-def _label_column(model_folder: Path) -> str | None:
+def _label_column(saved: Path) -> str | None:
     """Return the column that held the labels of the training rows."""
     from fastpdr.estimators.saving import read_config
 
-    return (read_config(model_folder).get("labels") or {}).get("column")
+    return (read_config(saved).get("labels") or {}).get("column")

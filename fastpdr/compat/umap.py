@@ -347,6 +347,16 @@ class ParametricUMAP(estimators.ParametricUMAP):
         if verbose:
             LOG.info("%s: saved to %s", NAME, save_location)
 
+    def to_ONNX(self, save_location: str | os.PathLike[str]) -> None:  # noqa: N802 umap-learn's name
+        """Write the map as an ONNX file; see :func:`fastpdr.to_onnx`.
+
+        Parameters
+        ----------
+        save_location : path-like
+            The file. Its input is rows ``[rows, d]``, flat where they have several ``dims``.
+        """
+        self.to_onnx(save_location)
+
     @property
     def _history(self) -> dict[str, list[float]]:
         """The losses under the name that umap-learn's documentation draws them by."""

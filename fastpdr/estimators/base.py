@@ -294,6 +294,44 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """
         save(self, path, overwrite=overwrite)
 
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the map as an ONNX file, checked by onnxruntime; see :func:`fastpdr.to_onnx`.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, as ``map.onnx``; an older one is replaced once the new one has passed its check.
+
+        Raises
+        ------
+        ModuleNotFoundError, ValueError, RuntimeError, OSError
+            As :func:`fastpdr.to_onnx`.
+        """
+        from fastpdr.estimators.export import to_onnx
+
+        to_onnx(self, path)
+
+    def to_exported_program(self, path: str | os.PathLike[str] | None = None) -> torch.export.ExportedProgram:
+        """Return the map as a program that PyTorch runs without fastpdr; see :func:`fastpdr.to_exported_program`.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            A file to write it to as well, as ``map.pt2``.
+
+        Returns
+        -------
+        torch.export.ExportedProgram
+
+        Raises
+        ------
+        ValueError, RuntimeError, OSError
+            As :func:`fastpdr.to_exported_program`.
+        """
+        from fastpdr.estimators.export import to_exported_program
+
+        return to_exported_program(self, path)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]

@@ -821,7 +821,7 @@ def test_info():
 
 def test_help_and_version():
     assert fastpdr.__version__ in run("--version")
-    for command in ("fit", "train", "pipeline", "transform", "demo", "info"):
+    for command in ("fit", "train", "pipeline", "transform", "export", "demo", "info"):
         assert command in run("--help")
         assert f"Usage: main {command}" in run(command, "--help")
 
