@@ -235,7 +235,8 @@ def _transform(folder: Path, source: str, output: Path) -> None:
     """Place the rows of NEW on the map in DIR.
 
     DIR is a folder that fit wrote, or the model in it.  NEW has the columns the map was learnt from; the column
-    that held its labels may be missing.
+    that held its labels may be missing.  .npy, .csv, .tsv and .parquet files and folders of .npy files may be larger
+    than memory.
     """
     from fastpdr.cli.transform import run
 

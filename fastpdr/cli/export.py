@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,7 +33,7 @@ def run(folder: Path, path: Path) -> None:
     import fastpdr
     from fastpdr.estimators.steps import split
 
-    writers = {".onnx": fastpdr.to_onnx, ".pt2": fastpdr.to_exported_program}
+    writers: dict[str, Any] = {".onnx": fastpdr.to_onnx, ".pt2": fastpdr.to_exported_program}
     if path.suffix not in writers:
         raise ValueError(f"--output {path}: the suffix must be one of {', '.join(writers)}")
     model = fastpdr.load(model_folder(folder), device="cpu")
