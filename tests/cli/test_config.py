@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from pkgutil import resolve_name
 
 import joblib
 import numpy as np
@@ -19,7 +21,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import fastpdr
-from fastpdr.cli import METHODS, config, main, showing
+from fastpdr.cli import METHODS, config, main
 
 PARTS = {"model", "embedding.npy", "metrics.json", "map.png", "report.html", "train.yml"}
 SMALL = {"n_epochs": 2, "hidden_dims": [16, 8]}
@@ -530,17 +532,34 @@ def test_older_results_are_replaced_on_request_only(csv, here):
     assert "did not write" in train("--overwrite", data=section, code=2)
 
 
-def test_a_full_disk_leaves_the_older_results(csv, here, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "writer"),
+    [
+        ("model", "fastpdr.estimators.saving.save_file"),
+        ("embedding.npy", "fastpdr.cli.data.write_map"),
+        ("labels.npy", "numpy.save"),
+        ("metrics.json", "fastpdr.cli.output.write_json"),
+        ("train.yml", "pathlib.Path.write_text"),
+        ("map.png", "fastpdr.cli.showing.draw_map"),
+        ("report.html", "fastpdr.cli.showing.write_report"),
+    ],
+)
+def test_a_full_disk_leaves_the_older_results(csv, here, monkeypatch, name, writer):
+    """At whichever file it happens."""
     section = {"features": csv, "label_column": "kind"}
     train(data=section)
     folder = here / "models/fastpdr_model"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    config, writes = write("full.yml", data=section, model=SMALL), resolve_name(writer)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(*arguments, **options):
+        if name == "model" or any(Path(part).name == name for part in arguments if isinstance(part, str | Path)):
+            raise OSError(28, "No space left on device")
+        return writes(*arguments, **options)
 
-    monkeypatch.setattr(showing, "draw_map", full)
-    assert "Error: No space left on device" in train("--overwrite", "--seed", 9, data=section, code=1)
+    monkeypatch.setattr(writer, full)
+    output = run("train", "--config", config, "--overwrite", "--seed", 9, code=1)
+    assert "Error: No space left on device" in output
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
