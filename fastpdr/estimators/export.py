@@ -220,8 +220,8 @@ def _traced(model: Any, caller: str) -> torch.export.ExportedProgram:
     steps, _, estimator = split(model, caller)
     check_is_fitted(model)
     whole = Whole([step for _, step in steps], estimator)
+    X = torch.from_numpy(_trial_rows(model)[:3])
     with _quiet(), torch.no_grad(), _explained(caller, "torch.export cannot follow the encoder"):
-        X = torch.from_numpy(_trial_rows(model)[:3])
         program = torch.export.export(whole, (X,), dynamic_shapes=_shapes())
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
