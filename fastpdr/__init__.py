@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         load,
         load_label_encoder,
         save,
+        to_exported_program,
+        to_onnx,
     )
     from fastpdr.graph import KNNGraph
 
@@ -48,6 +50,8 @@ __all__ = [
     "reference",
     "report",
     "save",
+    "to_exported_program",
+    "to_onnx",
     "tracking",
 ]
 

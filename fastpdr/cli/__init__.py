@@ -1,4 +1,4 @@
-"""The command line: fit, train, pipeline, sweep, transform, demo, info.
+"""The command line: fit, train, pipeline, sweep, transform, export, demo, info.
 
 Commands import what they need when they run, so that --help answers at once.  Bad input ends with exit code 2, a
 failure on the way with 1; either way with one line that begins with "Error:", unless --debug asks for the traceback.
@@ -111,6 +111,7 @@ def main(debug: bool) -> None:
 @click.option(
     "--neighbors", type=click.IntRange(min=1), metavar="K", help="Add K neighbours of each row to a .csv or .parquet."
 )
+@click.option("--embedding-in-model", is_flag=True, help="Put the map of the rows learnt from into model/ as well.")
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def _fit(
@@ -121,6 +122,7 @@ def _fit(
     held_out: float | None,
     file_format: str,
     neighbors: int | None,
+    embedding_in_model: bool,
     overwrite: bool,
     quiet: bool,
     **parameters: Any,
@@ -144,7 +146,16 @@ def _fit(
     table = data.read(source, labels)
     given = {name: value for name, value in parameters.items() if value is not None}
     estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet)
-    run(table, estimator, output, f".{file_format}", held_out=held_out, neighbors=neighbors, quiet=quiet)
+    run(
+        table,
+        estimator,
+        output,
+        f".{file_format}",
+        held_out=held_out,
+        neighbors=neighbors,
+        quiet=quiet,
+        embedding_in_model=embedding_in_model,
+    )
 
 
 def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:
@@ -258,11 +269,33 @@ def _transform(folder: Path, source: str, output: Path) -> None:
     """Place the rows of NEW on the map in DIR.
 
     DIR is a folder that fit wrote, or the model in it.  NEW has the columns the map was learnt from; the column
-    that held its labels may be missing.
+    that held its labels may be missing.  .npy, .csv, .tsv and .parquet files and folders of .npy files may be larger
+    than memory.
     """
     from fastpdr.cli.transform import run
 
     run(folder, source, output)
+
+
+@main.command("export")
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT",
+    help="File to write: .onnx, or .pt2 for PyTorch.",
+)
+def _export(folder: Path, output: Path) -> None:
+    """Write the map in DIR as one file that runs without fastpdr.
+
+    DIR is a folder that fit, train or pipeline wrote, or the model in it.  The file takes rows as they are in the
+    data: scaler and PCA are part of it.  It is run and compared with the model before it replaces an older one.
+    """
+    from fastpdr.cli.export import run
+
+    run(folder, output)
 
 
 @main.command("demo")

@@ -132,6 +132,7 @@ class TrainOutput(Section):
     save_neighbors: Neighbors = None
     save_preprocessing: bool = True
     save_metrics: bool = True
+    embedding_in_model: bool = False
     overwrite_existing: bool = False
 
     @model_validator(mode="after")
@@ -148,6 +149,7 @@ class PipelineOutput(Section):
     embeddings_path: str = "models/fastpdr_pipeline_embeddings.npy"
     save_neighbors: Neighbors = None
     metrics_path: str = "models/fastpdr_pipeline_metrics.json"
+    embedding_in_model: bool = False
     overwrite_existing: bool = False
 
     @model_validator(mode="after")

@@ -85,22 +85,26 @@ def read(
         The format needs a package that is not installed.
     """
     try:
-        content = formats.read(source, file_format, array, allow_pickle)
-        rows, values, column = _separate(content, labels, labels_optional)
-        table = _table(rows)
-        if labels is None:
-            values = content.labels
-        elif isinstance(values, Path):
-            values = _read_labels(values, len(table.X))
-        elif missing := _count_missing(values):
-            if not labels_optional:
-                raise ValueError(f"column {labels} must have a label in every row, but {missing} are missing")
-            values = None
-        if values is None:
-            return table
-        return replace(table, labels=_as_labels(np.asarray(values), len(table.X)), label_column=column)
+        return as_table(formats.read(source, file_format, array, allow_pickle), labels, labels_optional=labels_optional)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+
+
+def as_table(content: Content, labels: str | int | None, *, labels_optional: bool) -> Table:
+    """Return what a file holds, or a piece of it, as rows of numbers and labels; see :func:`read`."""
+    rows, values, column = _separate(content, labels, labels_optional)
+    table = _table(rows)
+    if labels is None:
+        values = content.labels
+    elif isinstance(values, Path):
+        values = _read_labels(values, len(table.X))
+    elif missing := _count_missing(values):
+        if not labels_optional:
+            raise ValueError(f"column {labels} must have a label in every row, but {missing} are missing")
+        values = None
+    if values is None:
+        return table
+    return replace(table, labels=_as_labels(np.asarray(values), len(table.X)), label_column=column)
 
 
 def require_finite(table: Table) -> None:
@@ -114,11 +118,12 @@ def require_finite(table: Table) -> None:
     bad = ~np.isfinite(table.X)
     counts = bad.sum(axis=0)
     if counts.any():
-        named = [f"{_name(table, int(i))} ({counts[i]} of {len(bad)} rows)" for i in np.flatnonzero(counts)]
+        named = [f"{column_name(table, int(i))} ({counts[i]} of {len(bad)} rows)" for i in np.flatnonzero(counts)]
         raise ValueError(f"NaN or infinite values, fill or remove them; in column {listed(named)}")
 
 
-def _name(table: Table, column: int) -> str:
+def column_name(table: Table, column: int) -> str:
+    """Return the name of a column, or its position where it has none."""
     return str(column) if table.names is None else table.names[column]
 
 
@@ -161,9 +166,7 @@ def write_map(
         if path.suffix == ".npy":
             np.save(aside, Z, allow_pickle=False)
             return
-        frame = formats.require("writing", path.suffix).DataFrame(Z, columns=projection_names(Z.shape[1]))
-        if labels is not None:
-            frame["label"] = labels
+        frame = map_frame(Z, labels, path.suffix)
         if held_out is not None:
             frame["held_out"] = held_out
         if path.suffix == ".csv":
@@ -192,6 +195,14 @@ def _write_parquet(path: Path, frame: Any, neighbors: KNNGraph | None) -> None:
         ]
         table = table.append_column("neighbors", pyarrow.StructArray.from_arrays(lists, ["ids", "distances"]))
     parquet.write_table(table, path)
+
+
+def map_frame(Z: NDArray, labels: NDArray | None, suffix: str) -> Any:
+    """Return the data frame of a map that a .csv or .parquet file holds."""
+    frame = formats.require("writing", suffix).DataFrame(Z, columns=projection_names(Z.shape[1]))
+    if labels is not None:
+        frame["label"] = labels
+    return frame
 
 
 def projection_names(n_components: int) -> list[str]:
@@ -225,7 +236,7 @@ def _table(rows: Any) -> Table:
     if np.ndim(rows) and len(rows) == 0:
         raise ValueError("there are no rows")
     table = _from_frame(rows) if hasattr(rows, "columns") else Table(rows)
-    _check_data(table.X)
+    check_data(table.X)
     return table
 
 
@@ -242,7 +253,8 @@ def _from_frame(frame: Any) -> Table:
     return Table(frame.to_numpy(dtype, na_value=np.nan), names=None if is_array else tuple(names))
 
 
-def _check_data(X: NDArray) -> None:
+def check_data(X: NDArray) -> None:
+    """Raise where an array is no table of numbers."""
     if X.ndim != 2:
         hint = "; flatten the rest first, X.reshape(len(X), -1)" if X.ndim > 2 else ""
         raise ValueError(f"the data must be a table [rows, columns], got shape {list(X.shape)}{hint}")

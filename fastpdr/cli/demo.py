@@ -55,7 +55,8 @@ def run(folder: Path, seed: int = 0, n_epochs: int | None = None) -> None:
     Parameters
     ----------
     folder : Path
-        Gets model/ (the ParametricTSNE), report.html of it, metrics.json and map.png; older ones are replaced.
+        Gets model/ (the ParametricTSNE), report.html of it, metrics.json and map.png, all or none; older ones are
+        replaced.
     seed : int
         random_state of both estimators.
     n_epochs : int, optional
@@ -65,6 +66,8 @@ def run(folder: Path, seed: int = 0, n_epochs: int | None = None) -> None:
     ------
     ModuleNotFoundError
         matplotlib is not installed.
+    ValueError
+        The folder is a file, or its model is none that fastpdr wrote.
     OSError
         The folder cannot be written.
     """
@@ -72,16 +75,17 @@ def run(folder: Path, seed: int = 0, n_epochs: int | None = None) -> None:
     from fastpdr import plotting
 
     plotting.require_matplotlib()
-    with output.writable_folder(folder):
+    output.refuse_used_folder(folder, True, "--output")
+    with output.filled_folder(folder, ("report.html",)) as aside:
         digits = _load_digits()
         results = []
         for kind in (fastpdr.ParametricTSNE, fastpdr.MultiscaleParametricTSNE):
             click.echo(f"Training {kind.__name__} on {len(digits.X_train)} rows of scikit-learn's digits")
             results.append(_train(kind(random_state=seed, n_epochs=n_epochs, verbose=True), digits))
-        results[0].estimator.save(folder / "model", overwrite=True)
-        output.write_json(folder / "metrics.json", _facts(digits, seed, results))
-        plotting.save(_draw(digits, results), folder / "map.png")
-        report = _write_report(folder / "report.html", digits, results[0])
+        fastpdr.save(results[0].estimator, aside / "model", metrics=results[0].scores)
+        output.write_json(aside / "metrics.json", _facts(digits, seed, results))
+        plotting.save(_draw(digits, results), aside / "map.png")
+        report = _write_report(aside / "report.html", digits, results[0])
     _say(folder, results, report)
 
 

@@ -33,6 +33,7 @@ def run(
     without: Collection[str] = (),
     config: str | None = None,
     trackers: tracked.MakeTrackers | None = None,
+    embedding_in_model: bool = False,
 ) -> None:
     """Train, judge, write, report.
 
@@ -59,6 +60,8 @@ def run(
         Text of the config, written as well.
     trackers : callable, optional
         Of :func:`fastpdr.cli.tracked.trackers_of`; what looks at the training.
+    embedding_in_model : bool
+        Whether the model's folder gets the map of the rows that it was learnt from too.
 
     Raises
     ------
@@ -72,7 +75,16 @@ def run(
     with output.filled_folder(folder, PARTS) as aside:
         require_fewer(neighbors, table)
         learnt = learn(table, model, held_out=held_out, judged="metrics" not in without, trackers=trackers)
-        written = write(learnt, aside, suffix, folder=folder, neighbors=neighbors, without=without, config=config)
+        written = write(
+            learnt,
+            aside,
+            suffix,
+            folder=folder,
+            neighbors=neighbors,
+            without=without,
+            config=config,
+            embedding_in_model=embedding_in_model,
+        )
     if not quiet:
         showing.say(learnt, folder, written)
 
@@ -86,6 +98,7 @@ def write(
     neighbors: int | None = None,
     without: Collection[str] = (),
     config: str | None = None,
+    embedding_in_model: bool = False,
 ) -> dict[str, str]:
     """Write what was learnt into an empty folder; :func:`run` has the parameters, `folder` is where it will be.
 
@@ -95,7 +108,7 @@ def write(
         The entries, and what to say about them.
     """
     model = learnt.estimator if "preprocessing" in without else learnt.model
-    save_model(model, learnt.table, aside / "model")
+    save_model(learnt, model, aside / "model", with_embedding=embedding_in_model)
     written = {"model/": f"places new rows: fastpdr transform {folder} NEW -o OUT"}
     if "embedding" not in without:
         written |= _write_embedding(aside, suffix, learnt, neighbors)
@@ -110,15 +123,22 @@ def write(
     return written
 
 
-def save_model(model: Any, table: data.Table, path: Path) -> None:
-    """Save a model with the encoder of the labels."""
+def save_model(learnt: Learnt, model: Any, path: Path, *, with_embedding: bool) -> None:
+    """Save a model with the encoder of the labels, the figures where it was judged, and perhaps the map of its rows."""
     from sklearn.preprocessing import LabelEncoder
 
     import fastpdr
 
-    classes = classes_of(table)
-    encoder = None if classes is None else LabelEncoder().fit(classes)
-    fastpdr.save(model, path, overwrite=True, label_encoder=encoder, label_column=table.label_column)
+    classes = classes_of(learnt.table)
+    fastpdr.save(
+        model,
+        path,
+        overwrite=True,
+        label_encoder=None if classes is None else LabelEncoder().fit(classes),
+        label_column=learnt.table.label_column,
+        metrics=learnt.figures if learnt.scores else None,
+        embedding=learnt.estimator.embedding_ if with_embedding else None,
+    )
 
 
 def _write_embedding(folder: Path, suffix: str, learnt: Learnt, neighbors: int | None) -> dict[str, str]:

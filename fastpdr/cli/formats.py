@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 LISTED_NAMES = 10
 DIGITS, SHARDS = "digits", "a folder"
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PACKAGES = {".parquet": ("data", "pandas", "pyarrow"), ".h5ad": ("h5ad", "anndata")}
 MATRIX_KEYS = ("data", "features")  # of a .json file
 
@@ -63,7 +64,7 @@ def read(source: str, file_format: str | None, array: str | None, allow_pickle: 
     ModuleNotFoundError
         The format needs a package that is not installed.
     """
-    kind = _kind(source, file_format)
+    kind = kind_of(source, file_format)
     if array is not None and kind != ".npz":
         raise ValueError(f"an array is named only in .npz files, not in {kind}")
     if kind == ".npz":
@@ -84,10 +85,10 @@ def require(action: str, suffix: str) -> Any:
     return modules[0]
 
 
-def load_array(source: str | Path) -> NDArray:
-    """Read a .npy file."""
+def load_array(source: str | Path, *, mapped: bool = False) -> NDArray:
+    """Read a .npy file, or only say where in it the numbers are."""
     with _numpy_errors():
-        array = np.load(source, allow_pickle=False)
+        array = np.load(source, mmap_mode="r" if mapped else None, allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise TypeError("an archive of arrays")
     return array
@@ -99,7 +100,8 @@ def listed(names: Sequence[object]) -> str:
     return f"{shown}, ... ({len(names)} in all)" if len(names) > LISTED_NAMES else shown or "nothing"
 
 
-def _kind(source: str, file_format: str | None) -> str:
+def kind_of(source: str, file_format: str | None = None) -> str:
+    """Return the suffix that stands for a format, or the word for a source that is no file."""
     path = Path(source)
     kind = file_format or (source if source == DIGITS else SHARDS if path.is_dir() else path.suffix.lower())
     if kind not in (*READERS, ".npz", *PICKLES):
@@ -122,18 +124,23 @@ def _read_npy(source: str) -> Content:
     return Content(load_array(source))
 
 
-def _read_shards(source: str) -> Content:
+def shards_of(source: str) -> list[Path]:
+    """Return the .npy files of a folder, in the order of their names, once it is clear that they fit together."""
     files = sorted(Path(source).glob("*.npy"))
     if not files:
         raise ValueError("the folder holds no .npy files")
-    parts = [load_array(file) for file in files]
+    parts = [load_array(file, mapped=True) for file in files]
     for file, part in zip(files, parts, strict=True):
         if part.ndim != 2 or part.shape[1:] != parts[0].shape[1:]:
             raise ValueError(
                 f"all files must be tables of as many columns as {files[0].name}, of shape {list(parts[0].shape)}, "
                 f"but {file.name} has shape {list(part.shape)}"
             )
-    return Content(np.concatenate(parts))
+    return files
+
+
+def _read_shards(source: str) -> Content:
+    return Content(np.concatenate([load_array(file) for file in shards_of(source)]))
 
 
 def _read_npz(source: str, array: str | None) -> Content:
@@ -171,15 +178,16 @@ def _numpy_errors() -> Iterator[None]:
 
 
 def _read_csv(source: str) -> Content:
-    return _read_text(source, ".csv", ",")
+    return Content(require("reading", ".csv").read_csv(source, **text_options(source, ".csv")))
 
 
 def _read_tsv(source: str) -> Content:
-    return _read_text(source, ".tsv", "\t")
+    return Content(require("reading", ".tsv").read_csv(source, **text_options(source, ".tsv")))
 
 
-def _read_text(source: str, suffix: str, separator: str) -> Content:
-    pandas = require("reading", suffix)
+def text_options(source: str, suffix: str) -> dict[str, Any]:
+    """Return how pandas.read_csv is to read a .csv or .tsv file, by its first two lines."""
+    separator = SEPARATORS[suffix]
     with open(source, newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file, delimiter=separator)
         first, second = next(lines, []), next(lines, [])
@@ -187,15 +195,13 @@ def _read_text(source: str, suffix: str, separator: str) -> Content:
     if len(second) > len(first) > 0 and _is_number(second[0]):
         raise ValueError(f"line 2 has {len(second)} fields, but line 1 has {len(first)}")
     has_header = _is_header(first)
-    frame = pandas.read_csv(
-        source,
-        sep=separator,
-        header=0 if has_header else None,
+    return {
+        "sep": separator,
+        "header": 0 if has_header else None,
         # pandas and R write the names of the rows into a first column without a name: it is no feature.
-        index_col=0 if has_header and first[0] == "" else None,
-        encoding="utf-8-sig",
-    )
-    return Content(frame)
+        "index_col": 0 if has_header and first[0] == "" else None,
+        "encoding": "utf-8-sig",
+    }
 
 
 def _is_header(fields: Sequence[str]) -> bool:

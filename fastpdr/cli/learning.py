@@ -70,24 +70,23 @@ class Learnt:
         }
 
     @property
+    def figures(self) -> dict[str, Any]:
+        """The scores, the loss and the time; of held-out rows too."""
+        own = {"training_time_seconds": self.seconds, "final_loss": float(self.estimator.loss_history_[-1])}
+        return self.scores | own | ({"held_out": self.held_out_facts} if self.held_out else {})
+
+    @property
     def facts(self) -> dict[str, Any]:
-        """The scores, and how they came about."""
-        held_out = self.held_out_facts
-        return (
-            self.scores
-            | {
-                "training_time_seconds": self.seconds,
-                "final_loss": float(self.estimator.loss_history_[-1]),
-                "n_epochs": int(self.estimator.n_iter_),
-                "n_samples": self.table.X.shape[0] - held_out.get("n_samples", 0),
-                "n_features": self.table.X.shape[1],
-                "n_components": self.Z.shape[1],
-                "method": type(self.estimator).__name__,
-                "label_column": self.table.label_column,
-            }
-            | ({"held_out": held_out} if held_out else {})
-            | {"versions": output.versions()}
-        )
+        """The figures, and how they came about."""
+        return self.figures | {
+            "n_epochs": int(self.estimator.n_iter_),
+            "n_samples": self.table.X.shape[0] - self.held_out_facts.get("n_samples", 0),
+            "n_features": self.table.X.shape[1],
+            "n_components": self.Z.shape[1],
+            "method": type(self.estimator).__name__,
+            "label_column": self.table.label_column,
+            "versions": output.versions(),
+        }
 
 
 def learn(

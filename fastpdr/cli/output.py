@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastpdr._files import written_aside
+from fastpdr._files import replace_folder, strict_json, written_aside
+from fastpdr._versions import versions as versions  # of every result
 
 
 @contextmanager
@@ -38,8 +37,6 @@ def filled_folder(folder: Path, own: Collection[str]) -> Iterator[Path]:
 
     Entries of the names in `own` that were not written this time are removed: they would contradict the new ones.
     """
-    from fastpdr.estimators.saving import replace_folder
-
     with writable_folder(folder):
         aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=folder))
         try:
@@ -69,32 +66,9 @@ def refuse_used_folder(folder: Path, overwrite: bool, argument: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write strict JSON: a float that is not a number becomes null."""
+    """Write strict JSON: a float that is not finite becomes null."""
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and value != value else value
-
-
-def versions() -> dict[str, str]:
-    """Return the versions a result depends on."""
-    import numpy
-    import sklearn
-    import torch
-
-    import fastpdr
-
-    return {
-        "fastpdr": fastpdr.__version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "scikit-learn": sklearn.__version__,
-        "python": platform.python_version(),
-    }
+        aside.write_text(strict_json(content), encoding="utf-8")
 
 
 def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> str:

@@ -79,12 +79,12 @@ def _write(learnt: learning.Learnt, config: configs.Config, model: Path, embeddi
         data.write_map(embedding_aside, learnt.Z, learnt.table.labels, neighbors=neighbors)
         output.write_json(metrics_aside, content)
         # The last that can fail: after it there are only renames.
-        _save(learnt, model)
+        _save(learnt, model, config.output.embedding_in_model)
 
 
-def _save(learnt: learning.Learnt, path: Path) -> None:
+def _save(learnt: learning.Learnt, path: Path, with_embedding: bool) -> None:
     if path.suffix not in JOBLIB_SUFFIXES:
-        fit.save_model(learnt.model, learnt.table, path)
+        fit.save_model(learnt, learnt.model, path, with_embedding=with_embedding)
         return
     import joblib
 

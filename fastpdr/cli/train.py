@@ -45,6 +45,7 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
         without=without,
         config=configs.dump(config),
         trackers=trackers,
+        embedding_in_model=out.embedding_in_model,
     )
 
 

@@ -9,27 +9,29 @@ from typing import Any
 
 import click
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from fastpdr.cli import data, formats
+from fastpdr.cli import data, formats, streaming
 from fastpdr.cli.output import writable_folder
 
 
 def run(folder: Path, source: str, path: Path) -> None:
-    """Read a model and new rows, write where they lie.
+    """Read a model, and new rows a piece at a time; write where they lie.
 
     Parameters
     ----------
     folder : Path
         A folder of fastpdr fit, or a saved model.
     source : str
-        As for `fastpdr.cli.data.read`; a column that held the labels of the training rows is not a feature here.
+        As for :func:`fastpdr.cli.data.read`; a column that held the labels of the training rows is not a feature here.
     path : Path
         The file to write, .npy, .csv or .parquet.
 
     Raises
     ------
     ValueError
-        An unknown suffix, no model in the folder, other columns than the model was fitted with.
+        An unknown suffix, no model in the folder, other columns than the model was fitted with, a row with something
+        that is no finite number.
     """
     import fastpdr
 
@@ -37,18 +39,23 @@ def run(folder: Path, source: str, path: Path) -> None:
         raise ValueError(f"--output {path}: the suffix must be one of {', '.join(data.MAP_SUFFIXES)}")
     if path.suffix != ".npy":
         formats.require("writing", path.suffix)
-    model_folder = _model_folder(folder)
-    table = data.read(source, _label_column(model_folder), labels_optional=True)
-    estimator = fastpdr.load(model_folder)
-    n, d = table.X.shape
-    if d != estimator.n_features_in_:
-        raise ValueError(f"{source} has {d} columns, but the model was fitted with {estimator.n_features_in_}")
-    with writable_folder(path.parent):
-        start = time.perf_counter()
-        Z = _place(estimator, table)
-        seconds = time.perf_counter() - start
-        data.write_map(path, Z, table.labels)
-    click.echo(f"{path}: {n} rows placed in {seconds:.2f} s")
+    saved = model_folder(folder)
+    model = fastpdr.load(saved)
+    n, start = 0, time.perf_counter()
+    stream = streaming.read(source, _label_column(saved), with_labels=path.suffix != ".npy")
+    with (
+        writable_folder(path.parent),
+        streaming.written_map(path) as write,
+        tqdm(total=stream.rows, desc=path.name, unit=" rows", unit_scale=True, leave=False, disable=None) as bar,
+    ):
+        for table in stream.pieces:
+            d = table.X.shape[1]
+            if d != model.n_features_in_:
+                raise ValueError(f"{source} has {d} columns, but the model was fitted with {model.n_features_in_}")
+            write(_place(model, table), table.labels)
+            n += len(table.X)
+            bar.update(len(table.X))
+    click.echo(f"{path}: {n} rows placed in {time.perf_counter() - start:.2f} s")
 
 
 def _place(estimator: Any, table: data.Table) -> NDArray:
@@ -59,15 +66,16 @@ def _place(estimator: Any, table: data.Table) -> NDArray:
         return estimator.transform(table.rows if named else table.X)
 
 
-def _model_folder(folder: Path) -> Path:
+def model_folder(folder: Path) -> Path:
+    """Return the folder of a saved model: this one, or the one in it that fastpdr fit wrote."""
     for candidate in (folder / "model", folder):
         if (candidate / "config.json").is_file():
             return candidate
     raise ValueError(f"{folder} holds no model: expected config.json in it or in its folder model")
 
 
-def _label_column(model_folder: Path) -> str | None:
+def _label_column(saved: Path) -> str | None:
     """Return the column that held the labels of the training rows."""
     from fastpdr.estimators.saving import read_config
 
-    return (read_config(model_folder).get("labels") or {}).get("column")
+    return (read_config(saved).get("labels") or {}).get("column")

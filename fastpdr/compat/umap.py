@@ -343,15 +343,27 @@ class ParametricUMAP(estimators.ParametricUMAP):
         exclude_raw_data : ignored
             Training data is never saved.
         """
-        check_is_fitted(self)
-        self._inner(self).save(save_location, overwrite=True)
+        super().save(save_location, overwrite=True)
         if verbose:
             LOG.info("%s: saved to %s", NAME, save_location)
+
+    def to_ONNX(self, save_location: str | os.PathLike[str]) -> None:  # noqa: N802 umap-learn's name
+        """Write the map as an ONNX file; see :func:`fastpdr.to_onnx`.
+
+        Parameters
+        ----------
+        save_location : path-like
+            The file. Its input is rows ``[rows, d]``, flat where they have several ``dims``.
+        """
+        self.to_onnx(save_location)
 
     @property
     def _history(self) -> dict[str, list[float]]:
         """The losses under the name that umap-learn's documentation draws them by."""
         return {"loss": self.loss_history_}
+
+    def _saved(self) -> estimators.ParametricUMAP:
+        return self._inner(self)
 
     def _require_possible(self) -> None:
         for name, wanted in IMPOSSIBLE.items():

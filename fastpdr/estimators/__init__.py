@@ -1,5 +1,6 @@
 """scikit-learn estimators that learn a map, and the folder they are saved in."""
 
+from fastpdr.estimators.export import to_exported_program, to_onnx
 from fastpdr.estimators.largevis import ParametricLargeVis
 from fastpdr.estimators.saving import load, load_label_encoder, save
 from fastpdr.estimators.tsne import MultiscaleParametricTSNE, ParametricTSNE
@@ -13,4 +14,6 @@ __all__ = [
     "load",
     "load_label_encoder",
     "save",
+    "to_exported_program",
+    "to_onnx",
 ]

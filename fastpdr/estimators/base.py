@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self, X: ArrayLike, y: Any = None, landmarks: Any = None, *, start: nn.Module | None = None
     ) -> ParametricEmbedding:
         """Run a fit; from the encoder `start`, if there is one."""
+        begin = time.perf_counter()
         self._validate_params()
         data = self._validated(X, ensure_min_samples=2, reset=start is None)
         device = resolve_device(self.device)
@@ -220,6 +222,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
                 encoder[1].absorb_projection(axes.to(device))
         self.encoder_ = encoder.eval()
         self._keep(state, terms, fit)
+        self._count("n_samples_seen_", len(data), fit.resumed)
+        self._count("training_seconds_", time.perf_counter() - begin, fit.resumed)
         self.embedding_ = self._place(data, self.encoder_)
         return self
 
@@ -297,6 +301,44 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """
         save(self, path, overwrite=overwrite)
 
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the map as an ONNX file, checked by onnxruntime; see :func:`fastpdr.to_onnx`.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, as ``map.onnx``; an older one is replaced once the new one has passed its check.
+
+        Raises
+        ------
+        ModuleNotFoundError, ValueError, RuntimeError, OSError
+            As :func:`fastpdr.to_onnx`.
+        """
+        from fastpdr.estimators.export import to_onnx
+
+        to_onnx(self, path)
+
+    def to_exported_program(self, path: str | os.PathLike[str] | None = None) -> torch.export.ExportedProgram:
+        """Return the map as a program that PyTorch runs without fastpdr; see :func:`fastpdr.to_exported_program`.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            A file to write it to as well, as ``map.pt2``.
+
+        Returns
+        -------
+        torch.export.ExportedProgram
+
+        Raises
+        ------
+        ValueError, RuntimeError, OSError
+            As :func:`fastpdr.to_exported_program`.
+        """
+        from fastpdr.estimators.export import to_exported_program
+
+        return to_exported_program(self, path)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
@@ -350,6 +392,15 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         earlier = (self.loss_history_, self.n_iter_) if fit.resumed else ([], 0)
         self.loss_history_: list[float] = earlier[0] + state.loss_history
         self.n_iter_: int = earlier[1] + state.epoch
+
+    def _count(self, name: str, value: float, resumed: bool) -> None:
+        """Add to a sum over fits that go on; unknown in models of folders that do not hold it, it stays unknown."""
+        earlier = getattr(self, name, None) if resumed else 0
+        setattr(self, name, None if earlier is None else earlier + value)
+
+    def _saved(self) -> ParametricEmbedding:
+        """The estimator that a saved folder describes: one that ``load`` knows."""
+        return self
 
     def _validated(self, X: ArrayLike, **checks: Any) -> NDArray[Any]:
         """X as finite float32 or float64 in rows one after another, checked as scikit-learn does."""

@@ -1,7 +1,9 @@
-"""The saved model: a folder with ``config.json``, ``encoder.safetensors``, and where there are such
-``decoder.safetensors`` and ``preprocessing.safetensors``; no pickle, no training data.
+"""The saved model: a folder with ``config.json``, ``encoder.safetensors`` and the model card ``README.md``, and where
+there are such ``decoder.safetensors``, ``preprocessing.safetensors``, ``metrics.json`` and ``embedding.npy``; no
+pickle, no training data.
 
-A folder is written aside and renamed, so that a failure leaves what was there. Numbers in the JSON round-trip exactly.
+A folder is written aside and renamed, so that a failure leaves what was there. Numbers in config.json round-trip
+exactly. Its format_version rises when an older fastpdr would read a folder wrongly, not for a further file.
 """
 
 from __future__ import annotations
@@ -9,15 +11,14 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -27,6 +28,9 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from fastpdr._files import folder_aside, strict_json
+from fastpdr._versions import versions
+from fastpdr.estimators.card import model_card
 from fastpdr.training import InputScaling, build_decoder, build_encoder
 
 if TYPE_CHECKING:
@@ -37,9 +41,10 @@ FORMAT_VERSION = 1
 CONFIG, SUFFIX = "config.json", ".safetensors"
 NETWORKS = ("encoder", "decoder")
 PREPROCESSING = "preprocessing" + SUFFIX
-FILES = {CONFIG, PREPROCESSING, *(name + SUFFIX for name in NETWORKS)}
+METRICS, EMBEDDING, CARD = "metrics.json", "embedding.npy", "README.md"
+FILES = {CONFIG, PREPROCESSING, METRICS, EMBEDDING, CARD, *(name + SUFFIX for name in NETWORKS)}
 FITTED = ("n_features_in_", "n_iter_", "loss_history_")
-FITTED_BY_SOME = ("_a", "_b")
+FITTED_BY_SOME = ("_a", "_b", "n_samples_seen_", "training_seconds_")
 
 
 def save(
@@ -49,8 +54,12 @@ def save(
     overwrite: bool = False,
     label_encoder: LabelEncoder | None = None,
     label_column: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    embedding: ArrayLike | None = None,
 ) -> None:
     """Save a fitted map, or a pipeline of scalers, PCA and a map, as a folder without pickle and training data.
+
+    A model card, ``README.md``, is written with it: what the map is, what it was learnt from, how to load it.
 
     Parameters
     ----------
@@ -64,13 +73,18 @@ def save(
         Of the labels of the training rows, kept for :func:`load_label_encoder`.
     label_column : str, optional
         The column of the training table that held them.
+    metrics : mapping of str, optional
+        How good the map is: numbers, words, or mappings of them, as :func:`fastpdr.metrics.evaluate` returns. They go
+        into ``metrics.json`` and the card.
+    embedding : array-like of shape (n, n_components), optional
+        Places of rows, such as the map's ``embedding_``, to keep as ``embedding.npy``: :func:`load` puts them back.
 
     Raises
     ------
     FileExistsError
         If the folder holds something and ``overwrite`` is false, or something that is no model of ours.
     ValueError
-        If the pipeline has other steps.
+        If the pipeline has other steps, or metrics or embedding are not as documented.
     OSError
         If it cannot be written; what was there before is left.
     """
@@ -78,6 +92,7 @@ def save(
 
     steps, name, estimator = split(model)
     check_is_fitted(model)
+    estimator = loadable(estimator)
     target = Path(path)
     check_target(target, overwrite=overwrite)
     config = describe(estimator)
@@ -87,14 +102,10 @@ def save(
     if label_encoder is not None or label_column is not None:
         classes = None if label_encoder is None else label_encoder.classes_.tolist()
         config["labels"] = {"column": label_column, "classes": classes}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        write(aside, config, trained_networks(estimator), arrays)
-        replace_folder(aside, target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    scores = None if metrics is None else plain_metrics(metrics)
+    places = None if embedding is None else require_places(embedding, estimator.n_components)
+    with folder_aside(target) as aside, explained_failure():
+        write(aside, config, trained_networks(estimator), arrays, scores, places)
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
@@ -109,48 +120,70 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def write(
-    folder: Path, config: dict[str, Any], networks: dict[str, nn.Module], arrays: dict[str, NDArray[Any]]
+    folder: Path,
+    config: dict[str, Any],
+    networks: dict[str, nn.Module],
+    arrays: dict[str, NDArray[Any]],
+    metrics: dict[str, Any] | None,
+    embedding: NDArray[np.float32] | None,
 ) -> None:
     """Write the files of a model into an empty folder."""
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name, network in networks.items():
-        state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
         save_file(state, folder / (name + SUFFIX))
     if arrays:
         save_arrays(arrays, folder / PREPROCESSING)
-    mask = current_umask()  # temporary folders and safetensors' files are closed to others
-    folder.chmod(0o777 & ~mask)
-    for file in folder.iterdir():
-        file.chmod(0o666 & ~mask)
+    if metrics is not None:
+        (folder / METRICS).write_text(strict_json(metrics), encoding="utf-8")
+    if embedding is not None:
+        np.save(folder / EMBEDDING, embedding, allow_pickle=False)
+    (folder / CARD).write_text(model_card(config, metrics or {}), encoding="utf-8")
+
+
+def loadable(estimator: ParametricEmbedding) -> ParametricEmbedding:
+    """The estimator to describe; of a class that :func:`load` can make again."""
+    from fastpdr import estimators
+
+    saved = estimator._saved()
+    if type(saved).__name__ not in estimators.__all__:
+        raise ValueError(
+            f"save: model must be of one of fastpdr's classes, not of one derived from them, got {saved!r}"
+        )
+    return saved
+
+
+@contextmanager
+def explained_failure() -> Iterator[None]:
+    """Raise what safetensors has an error of its own for as the OSError that it is: no space, no permission."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"save: {error}") from error
+
+
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics as JSON has them, checked before anything is written."""
+    try:
+        return json.loads(json.dumps(dict(metrics), default=plain))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"save: metrics must be a mapping of names to numbers, words or mappings of them: {error}"
+        ) from error
+
+
+def require_places(embedding: ArrayLike, width: int) -> NDArray[np.float32]:
+    """The places of rows on a map of so many components, as float32."""
+    places = np.ascontiguousarray(embedding, dtype=np.float32)
+    if places.ndim != 2 or places.shape[1] != width or not np.isfinite(places).all():
+        raise ValueError(f"save: embedding must be finite, of shape (n, {width}), got shape {places.shape}")
+    return places
 
 
 def trained_networks(estimator: ParametricEmbedding) -> dict[str, nn.Module]:
     """The encoder, and the decoder where there is one."""
     networks = {name: getattr(estimator, f"{name}_", None) for name in NETWORKS}
     return {name: network for name, network in networks.items() if network is not None}
-
-
-def current_umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Rename a folder over an existing one, which is put back if that fails."""
-    if not target.exists():
-        source.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent)) / target.name
-    target.rename(old)
-    try:
-        source.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
 
 
 def plain(value: object) -> object:
@@ -187,6 +220,7 @@ def describe(estimator: ParametricEmbedding) -> dict[str, Any]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "fastpdr_version": __version__,
+        "versions": versions(),
         "class": type(estimator).__name__,
         **{
             name: "built-in" if given[name] is None else type(given[name]).__qualname__
@@ -219,7 +253,7 @@ def load(
     Returns
     -------
     estimator or sklearn.pipeline.Pipeline
-        What was saved; ``transform`` gives the same numbers. ``embedding_`` is not part of the folder.
+        What was saved; ``transform`` gives the same numbers. The map has ``embedding_`` where that was saved with it.
 
     Raises
     ------
@@ -235,6 +269,8 @@ def load(
     arrays = read_file(folder / PREPROCESSING, load_arrays) if has_arrays else {}
     try:
         estimator = restore(config, weights, {"encoder": encoder, "decoder": decoder}, device)
+        if (folder / EMBEDDING).exists():
+            estimator.embedding_ = read_places(folder / EMBEDDING, estimator.n_components)
         return restore_pipeline(config["pipeline"], arrays, estimator) if "pipeline" in config else estimator
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"load: {folder / CONFIG} and the weights do not fit together ({error})") from error
@@ -281,6 +317,17 @@ def read_file(file: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, A
         raise FileNotFoundError(f"load: {file} is missing") from None
     except SafetensorError as error:
         raise ValueError(f"load: {file} is damaged ({error})") from error
+
+
+def read_places(file: Path, width: int) -> NDArray[np.float32]:
+    """Read the places of rows on the map."""
+    try:
+        places = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"load: {file} is damaged ({error})") from error
+    if not isinstance(places, np.ndarray) or places.dtype != np.float32 or places.shape[1:] != (width,):
+        raise ValueError(f"load: {file} must hold the float32 places of rows on a map of {width} components")
+    return places
 
 
 def read_config(folder: Path) -> dict[str, Any]:

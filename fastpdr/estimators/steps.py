@@ -21,7 +21,7 @@ CLASSES = {cls.__name__: cls for cls in (StandardScaler, MinMaxScaler, PCA)}
 NAMES = "feature_names_in_"
 
 
-def split(model: Any) -> tuple[list[tuple[str, Any]], str, ParametricEmbedding]:
+def split(model: Any, caller: str = "save") -> tuple[list[tuple[str, Any]], str, ParametricEmbedding]:
     """Return the steps before the map, the name of the map among the steps, and the map.
 
     Raises
@@ -32,12 +32,12 @@ def split(model: Any) -> tuple[list[tuple[str, Any]], str, ParametricEmbedding]:
     if isinstance(model, ParametricEmbedding):
         return [], "", model
     if not isinstance(model, Pipeline) or not isinstance(model.steps[-1][1], ParametricEmbedding):
-        raise ValueError(f"save: model must be a map of fastpdr or a pipeline that ends with one, got {model!r}")
+        raise ValueError(f"{caller}: model must be a map of fastpdr or a pipeline that ends with one, got {model!r}")
     *before, (name, estimator) = model.steps
     for step, transformer in before:
         if type(transformer) is not CLASSES.get(type(transformer).__name__):
             raise ValueError(
-                f"save: step {step} must be one of {', '.join(CLASSES)}, which are known as numbers, "
+                f"{caller}: step {step} must be one of {', '.join(CLASSES)}, which are known as numbers, "
                 f"got {type(transformer).__name__}"
             )
     return before, name, estimator

@@ -193,6 +193,10 @@ class ParametricTSNE(TSNE):
         The last of them.
     n_iter_ : int
         Epochs done.
+    n_samples_seen_ : int
+        Rows learnt from; None where an older saved model does not say.
+    training_seconds_ : float
+        How long that took; None likewise.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 

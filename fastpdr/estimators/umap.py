@@ -119,6 +119,10 @@ class ParametricUMAP(NeighborEmbedding):
         Mean loss of the batches, one per epoch.
     n_iter_ : int
         Epochs done.
+    n_samples_seen_ : int
+        Rows learnt from, of all calls of ``partial_fit`` together; None where an older saved model does not say.
+    training_seconds_ : float
+        How long that took; None likewise.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 

@@ -235,6 +235,14 @@ def test_few_rows_are_judged_by_fewer_neighbours(here, n):
     assert json.loads((here / "out/metrics.json").read_text()).keys() > STRUCTURE
 
 
+def test_the_embedding_goes_into_the_model_where_asked(npy, here):
+    fit(npy, "-o", "without")
+    fit(npy, "-o", "with", "--embedding-in-model", "--held-out", 0.25)
+    assert entries(here / "with/model") - entries(here / "without/model") == {"embedding.npy"}
+    trained = ~np.load("with/held_out.npy")
+    np.testing.assert_array_equal(fastpdr.load("with/model").embedding_, np.load("with/embedding.npy")[trained])
+
+
 def test_without_matplotlib_all_but_the_picture_and_the_report_is_written(npy, here, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib.colors", None)
@@ -762,6 +770,7 @@ def test_demo(here, capsys):
     assert len(page.data["curves"]["rnx"]["lines"]) == 2
     assert "ParametricTSNE of handwritten digits" in page.text
     assert type(fastpdr.load("demo/model")) is fastpdr.ParametricTSNE
+    assert entries(here / "demo/model") == {"README.md", "config.json", "encoder.safetensors", "metrics.json"}
     facts = json.loads((here / "demo/metrics.json").read_text())
     assert (facts["n_train"], facts["n_test"], facts["seed"]) == (1347, 450, 0)
     assert list(facts["methods"]) == ["ParametricTSNE", "MultiscaleParametricTSNE"]
@@ -770,6 +779,9 @@ def test_demo(here, capsys):
         assert 0 < scores["knn_accuracy"] <= 1
         assert scores["training_time_seconds"] > 0
         assert f"{scores['test']['trustworthiness']:.3f}" in printed
+    kept = json.loads((here / "demo/model/metrics.json").read_text())
+    assert kept == facts["methods"]["ParametricTSNE"]
+    assert f"| test, rnx_auc | {kept['test']['rnx_auc']:.4g} |" in (here / "demo/model/README.md").read_text()
     assert "look here first" in printed
 
 
@@ -794,6 +806,12 @@ def test_demo_without_matplotlib_stops_before_training(here, monkeypatch):
     assert entries(here) == set()
 
 
+def test_demo_leaves_a_foreign_model_alone(here):
+    (here / "demo/model").mkdir(parents=True)
+    (here / "demo/model/thesis.txt").write_text("mine")
+    assert "fastpdr did not write" in run("demo", code=2)
+
+
 def test_info():
     output = run("info")
     assert f"version {fastpdr.__version__}" in output
@@ -803,7 +821,7 @@ def test_info():
 
 def test_help_and_version():
     assert fastpdr.__version__ in run("--version")
-    for command in ("fit", "train", "pipeline", "transform", "demo", "info"):
+    for command in ("fit", "train", "pipeline", "transform", "export", "demo", "info"):
         assert command in run("--help")
         assert f"Usage: main {command}" in run(command, "--help")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from pkgutil import resolve_name
 
 import joblib
 import numpy as np
@@ -19,7 +21,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import fastpdr
-from fastpdr.cli import METHODS, config, main, showing
+from fastpdr.cli import METHODS, config, main
 
 PARTS = {"model", "embedding.npy", "metrics.json", "map.png", "report.html", "train.yml"}
 SMALL = {"n_epochs": 2, "hidden_dims": [16, 8]}
@@ -66,7 +68,8 @@ def test_train_writes_all(csv, here):
     output = train(data={"features": csv, "label_column": "kind"})
     folder = here / "models/fastpdr_model"
     assert entries(folder) == PARTS | {"labels.npy"}
-    assert entries(folder / "model") == {"config.json", "encoder.safetensors", "preprocessing.safetensors"}
+    files = {"README.md", "config.json", "encoder.safetensors", "metrics.json", "preprocessing.safetensors"}
+    assert entries(folder / "model") == files
     model = fastpdr.load(folder / "model")
     frame = pd.read_csv(csv).drop(columns="kind")
     np.testing.assert_array_equal(model.transform(frame), np.load(folder / "embedding.npy"))
@@ -79,6 +82,12 @@ def test_train_writes_all(csv, here):
     assert metrics["label_column"] == "kind"
     assert metrics["n_components"] == 2
     assert "In models/fastpdr_model:" in output
+    kept = json.loads((folder / "model/metrics.json").read_text())
+    assert kept == {name: metrics[name] for name in (*expected, "training_time_seconds", "final_loss")}
+    card = (folder / "model/README.md").read_text()
+    assert "| names of the columns | `a`, `b`, `c`, `d` |" in card
+    assert f"| trustworthiness | {metrics['trustworthiness']:.4g} |" in card
+    assert str(here) not in card
 
 
 def test_transform_applies_the_preprocessing(csv):
@@ -126,6 +135,7 @@ def test_outputs_can_be_left_out(csv, here):
     off = {"save_embeddings": False, "save_metrics": False, "save_preprocessing": False}
     train(data={"features": csv, "label_column": "kind"}, output={"model_dir": "out", "model_name": "m", **off})
     assert entries(here / "out/m") == {"model", "map.png", "report.html", "train.yml"}
+    assert entries(here / "out/m/model") == {"README.md", "config.json", "encoder.safetensors"}
     model = fastpdr.load("out/m/model")
     assert type(model) is fastpdr.MultiscaleParametricTSNE
 
@@ -198,6 +208,17 @@ def test_missing_packages_for_writing_are_found_before_training(csv, here, monke
     for command, output in ((train, {"embedding_format": "parquet"}), (pipeline, {"embeddings_path": "z.parquet"})):
         assert "writing .parquet needs pandas and pyarrow" in command(data=data, output=output, code=1)
     assert not (here / "models").exists()
+
+
+def test_the_embedding_goes_into_the_model_where_asked(csv):
+    data = {"features": csv, "label_column": "kind"}
+    train(data=data, output={"embedding_in_model": True})
+    pipeline(data=data, output={"embedding_in_model": True})
+    for model, embedding in (
+        ("models/fastpdr_model/model", "models/fastpdr_model/embedding.npy"),
+        ("models/fastpdr_pipeline", "models/fastpdr_pipeline_embeddings.npy"),
+    ):
+        np.testing.assert_array_equal(fastpdr.load(model)[-1].embedding_, np.load(embedding))
 
 
 def test_labels_on_a_scale_and_from_a_file(here):
@@ -511,17 +532,34 @@ def test_older_results_are_replaced_on_request_only(csv, here):
     assert "did not write" in train("--overwrite", data=section, code=2)
 
 
-def test_a_full_disk_leaves_the_older_results(csv, here, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "writer"),
+    [
+        ("model", "fastpdr.estimators.saving.save_file"),
+        ("embedding.npy", "fastpdr.cli.data.write_map"),
+        ("labels.npy", "numpy.save"),
+        ("metrics.json", "fastpdr.cli.output.write_json"),
+        ("train.yml", "pathlib.Path.write_text"),
+        ("map.png", "fastpdr.cli.showing.draw_map"),
+        ("report.html", "fastpdr.cli.showing.write_report"),
+    ],
+)
+def test_a_full_disk_leaves_the_older_results(csv, here, monkeypatch, name, writer):
+    """At whichever file it happens."""
     section = {"features": csv, "label_column": "kind"}
     train(data=section)
     folder = here / "models/fastpdr_model"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    config, writes = write("full.yml", data=section, model=SMALL), resolve_name(writer)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(*arguments, **options):
+        if name == "model" or any(Path(part).name == name for part in arguments if isinstance(part, str | Path)):
+            raise OSError(28, "No space left on device")
+        return writes(*arguments, **options)
 
-    monkeypatch.setattr(showing, "draw_map", full)
-    assert "Error: No space left on device" in train("--overwrite", "--seed", 9, data=section, code=1)
+    monkeypatch.setattr(writer, full)
+    output = run("train", "--config", config, "--overwrite", "--seed", 9, code=1)
+    assert "Error: No space left on device" in output
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 

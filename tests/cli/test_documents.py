@@ -1,8 +1,9 @@
-"""The examples of docs/configuration.md and the files in configs/ run as printed."""
+"""The examples of docs/configuration.md and docs/saving.md and the files in configs/ run as printed."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from running import NAMES, D, N, X, blocks, commands, entries, run, y
 
 import fastpdr
 from fastpdr.cli import config
+from fastpdr.estimators import saving
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+SAVING = (ROOT / "docs/saving.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -43,6 +46,29 @@ def test_every_command_and_program(here):
     assert names < entries(here / "models")
     assert fastpdr.load("models/flowers/model").transform(X).shape == (N, 2)
     assert fastpdr.load("models/flowers/model").n_features_in_ == D
+
+
+def test_saving_as_printed(here, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    for cls in (fastpdr.ParametricUMAP, fastpdr.ParametricTSNE):
+        monkeypatch.setattr(cls, "_automatic_epochs", lambda *_: 1)
+    ran = {"console": 0, "python": 0}
+    for language, text in re.findall(r"^```(\w+)\n(.*?)^```", SAVING, flags=re.DOTALL | re.MULTILINE):
+        ran[language] += 1
+        if language == "console":
+            for line in text.splitlines():
+                run(*shlex.split(line.removeprefix("$ fastpdr "), comments=True))
+        else:
+            names = {}
+            exec(text, names)
+            assert names["Z"].shape == ((1797, 2) if "X" in names else (3, 2))
+    assert ran == {"console": 2, "python": 3}
+    assert {"digits-map", "out", "flowers.onnx", "flowers.pt2", "placed.parquet"} < entries(here)
+
+
+def test_the_document_names_every_file_of_a_model():
+    for file in saving.FILES:
+        assert f"| `{file}` |" in SAVING
 
 
 def test_the_error_that_is_shown(here):

@@ -310,6 +310,13 @@ def test_save_and_load(fitted, tmp_path):
     assert loaded.fit(digits[200:300]).embedding_.shape == (102, 2)
 
 
+def test_save_by_our_function_with_all_it_takes(fitted, tmp_path):
+    fastpdr.save(fitted, tmp_path / "model", metrics={"a": 1}, embedding=fitted.embedding_)
+    loaded = load_ParametricUMAP(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.transform(X), loaded.embedding_)
+    np.testing.assert_array_equal(loaded.embedding_, fitted.embedding_)
+
+
 def test_load_what_the_estimator_saved(tmp_path):
     estimator = fastpdr.ParametricUMAP(n_neighbors=8, parametric_reconstruction=True, n_epochs=2).fit(X)
     estimator.save(tmp_path / "model")

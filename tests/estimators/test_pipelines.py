@@ -56,7 +56,7 @@ def test_round_trip_bit_for_bit(X, tmp_path, steps, dtype):
 
 def test_no_pickle_and_no_rows(X, tmp_path):
     fastpdr.save(pipeline_of(StandardScaler(), PCA(3)).fit(X), tmp_path / "model")
-    files = {"config.json", "encoder.safetensors", "preprocessing.safetensors"}
+    files = {"README.md", "config.json", "encoder.safetensors", "preprocessing.safetensors"}
     assert {entry.name for entry in (tmp_path / "model").iterdir()} == files
     config = json.loads((tmp_path / "model/config.json").read_text())
     assert [step["class"] for step in config["pipeline"]["steps"]] == ["StandardScaler", "PCA"]
