@@ -31,7 +31,7 @@ TSNE: Mapping[str, Preset] = {
 }
 PAIRS: Mapping[str, Preset] = {
     "fast": (
-        Level(10_000, 500, 512, 0.5, 0.2),
+        Level(10_000, 520, 512, 0.5, 0.1),
         Level(30_000, 1350, 1024, 0.5, 0.0),
         Level(math.inf, 1350, 2048, 0.5, 0.0),
     ),
