@@ -55,7 +55,7 @@ def save(
     Parameters
     ----------
     model : estimator or sklearn.pipeline.Pipeline
-        Steps before the map may be StandardScaler, MinMaxScaler and PCA.
+        Steps before the map may be StandardScaler, MinMaxScaler and PCA; "passthrough" and None are left out.
     path : path-like
         The folder; made if missing.
     overwrite : bool
