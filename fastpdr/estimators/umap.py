@@ -101,13 +101,14 @@ class ParametricUMAP(NeighborEmbedding):
         from 30,000 on 2048.
     n_jobs : int, optional
         Threads of the search for neighbours; None takes PyTorch's number, -1 all.
-
     input_noise : float or "auto"
         As in :class:`fastpdr.ParametricTSNE`; "auto" is half of the distance to the nearest neighbour here.
-
-    hidden_dims, activation, encoder, learning_rate, lr_schedule, optimizer, weight_decay, early_stopping_patience,
-    early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components, init, precision, device,
-    random_state, callbacks and verbose are those of :class:`fastpdr.ParametricTSNE`.
+    hidden_dims, activation, encoder, learning_rate, lr_schedule, optimizer, weight_decay
+        As in :class:`fastpdr.ParametricTSNE`.
+    early_stopping_patience, early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components
+        As in :class:`fastpdr.ParametricTSNE`.
+    init, precision, device, random_state, callbacks, verbose
+        As in :class:`fastpdr.ParametricTSNE`.
 
     Attributes
     ----------
