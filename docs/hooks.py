@@ -95,8 +95,12 @@ def page_of(target: Path) -> str | None:
         return ROOT_PAGES[str(path)]
     if target.is_relative_to(DOCS):
         return target.relative_to(DOCS).as_posix()
-    api = "api" / path.relative_to("fastpdr").with_suffix(".md") if path.parts[0] == "fastpdr" else None
-    return api.as_posix() if api and (DOCS / api).exists() else f"source/{path.as_posix()}.md"
+    if path.parts[0] == "fastpdr":
+        for module in (path.with_suffix(""), *path.parents):  # a module's page, or that of the package it is part of
+            api = "api" / module.relative_to("fastpdr") if module.parts else None
+            if api and (DOCS / f"{api}.md").exists():
+                return f"{api.as_posix()}.md"
+    return f"source/{path.as_posix()}.md"
 
 
 def shown_as_page(target: Path) -> str:
