@@ -1,6 +1,7 @@
 # make demo    a learnt map of a real data set, from a clean clone
 # make test    the whole test suite
 # make bench   the benchmarks; NAME=... names the JSON under bench/results/
+# make docs    the documentation site, build/docs/index.html
 # make lint    ruff, mypy, clang-format
 #
 # Everything lives in .venv. torch is pinned and installed first, and fastpdr is built against it without pip's build
@@ -17,7 +18,7 @@ INSTALL := PYTHONWARNINGS=ignore PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m
 CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/cuda/*.cu* csrc/include/fastpdr/*.h tests/cpp/*/*.cpp tests/cuda*/*.h \
   tests/cuda*/*.cpp tests/cuda*/*.cu)
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench docs lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fastpdr demo
@@ -27,6 +28,10 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m pytest bench -q --benchmark-json=bench/results/$(NAME).json
+
+# mkdocs-material announces its successor at every build.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -54,6 +59,6 @@ $(VENV)/.fastpdr: $(VENV)/.torch $(SOURCES)
 	$(INSTALL) .
 	touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.lint: $(VENV)/.%: $(VENV)/.fastpdr
+$(VENV)/.demo $(VENV)/.test $(VENV)/.bench $(VENV)/.docs $(VENV)/.lint: $(VENV)/.%: $(VENV)/.fastpdr
 	$(INSTALL) '.[$*]'
 	touch $@

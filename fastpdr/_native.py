@@ -90,6 +90,13 @@ def build_info() -> dict[str, Any]:
         ``simd_compiled``, ``simd_used`` (instruction sets), ``openmp`` (version date, 0 = none),
         ``cuda_architectures`` (``sm_..`` for code, ``compute_..`` for PTX; empty = no CUDA kernels), ``torch``,
         ``threads``; ``reason`` where nothing is compiled.
+
+    Examples
+    --------
+    >>> import fastpdr
+    >>> info = fastpdr.build_info()
+    >>> info["version"] == fastpdr.__version__, sorted(info["kernels"])[:2]
+    (True, ['alias_table', 'fuzzy_weights'])
     """
     from fastpdr import __version__
 

@@ -73,3 +73,13 @@ def digits():
     train, test, y_train, y_test = train_test_split(X, y, test_size=0.25, random_state=0)
     scaler = StandardScaler().fit(train)
     return scaler.transform(train), y_train, scaler.transform(test), y_test
+
+
+@pytest.fixture
+def one_epoch(monkeypatch):
+    """Trainings whose length is left to the method take one epoch: enough for examples in documents."""
+    from fastpdr.estimators.neighbors import NeighborEmbedding
+    from fastpdr.estimators.tsne import TSNE
+
+    for base in (TSNE, NeighborEmbedding):
+        monkeypatch.setattr(base, "_automatic_epochs", lambda self, per_epoch, n: 1)

@@ -180,6 +180,14 @@ class LARGEVIS_NN(_Adapter):  # noqa: N801 their name
     ----------
     perplexity, encoder, epoch_losses, estimator_
         As of :class:`TSNE_NN`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from fastpdr.compat.parametric_dr import LARGEVIS_NN
+    >>> X, y = load_digits(return_X_y=True)
+    >>> LARGEVIS_NN("cpu", n_epochs=1, verbose=False).fit(X[:500]).shape
+    (500, 2)
     """
 
     perplexity: float = 15
@@ -218,6 +226,14 @@ class UMAP_NN(_Adapter):  # noqa: N801 their name
     ----------
     encoder, epoch_losses, estimator_
         As of :class:`TSNE_NN`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from fastpdr.compat.parametric_dr import UMAP_NN
+    >>> X, y = load_digits(return_X_y=True)
+    >>> UMAP_NN("cpu", n_epochs=2, verbose=False).fit(X[:500]).shape
+    (500, 2)
     """
 
     neg_rate: float

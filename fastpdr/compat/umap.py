@@ -97,8 +97,10 @@ class ParametricUMAP(estimators.ParametricUMAP):
         Edges of at least this length are cut.
     precomputed_knn : tuple or fastpdr.KNNGraph
         ``(indices, distances[, index])``; ignored with a warning where it does not fit the data, as in umap-learn.
-    learning_rate, low_memory, angular_rp_forest, transform_queue_size, transform_seed, transform_mode,
-    force_approximation_algorithm, tqdm_kwds, output_metric_kwds, dens_lambda, dens_frac, dens_var_shift,
+    learning_rate, low_memory, angular_rp_forest, transform_queue_size, transform_seed, transform_mode
+        Ignored; the logger "fastpdr" is told.
+    force_approximation_algorithm, tqdm_kwds, output_metric_kwds, dens_lambda, dens_frac, dens_var_shift
+        Ignored; the logger "fastpdr" is told.
     reconstruction_validation, loss_report_frequency
         Ignored; the logger "fastpdr" is told.
     densmap, output_dens, metric_kwds, target_metric_kwds, output_metric

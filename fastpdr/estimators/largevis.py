@@ -41,10 +41,21 @@ class ParametricLargeVis(NeighborEmbedding):
         Weight of a pair that repels.
     target_weight : float
         From 0, where the data alone counts, to 1, where the labels ``y`` alone do.
+    metric, precomputed_knn, landmark_loss_fn, landmark_loss_weight, n_epochs, batch_size, n_jobs, input_noise
+        As in :class:`fastpdr.ParametricUMAP`.
+    hidden_dims, activation, encoder, learning_rate, lr_schedule, optimizer, weight_decay
+        As in :class:`fastpdr.ParametricTSNE`.
+    early_stopping_patience, early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components
+        As in :class:`fastpdr.ParametricTSNE`.
+    init, precision, device, random_state, callbacks, verbose
+        As in :class:`fastpdr.ParametricTSNE`.
 
-    metric, precomputed_knn, landmark_loss_fn, landmark_loss_weight, n_epochs and batch_size are those of
-    :class:`fastpdr.ParametricUMAP`, all other parameters, attributes and methods those of
-    :class:`fastpdr.ParametricTSNE`. ``graph_`` holds the similarities.
+    Attributes
+    ----------
+    graph_ : scipy.sparse.csr_matrix of shape (n, n)
+        The similarities, with what ``y`` changes.
+    encoder_, embedding_, loss_history_, n_iter_, n_features_in_, feature_names_in_
+        As in :class:`fastpdr.ParametricUMAP`.
 
     Examples
     --------

@@ -64,7 +64,7 @@ def save(
     Parameters
     ----------
     model : estimator or sklearn.pipeline.Pipeline
-        Steps before the map may be StandardScaler, MinMaxScaler and PCA.
+        Steps before the map may be StandardScaler, MinMaxScaler and PCA; "passthrough" and None are left out.
     path : path-like
         The folder; made if missing.
     overwrite : bool
@@ -87,6 +87,18 @@ def save(
         If the pipeline has other steps, or metrics or embedding are not as documented.
     OSError
         If it cannot be written; what was there before is left.
+
+    Examples
+    --------
+    >>> import fastpdr
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> X = load_iris().data
+    >>> pipeline = make_pipeline(StandardScaler(), fastpdr.ParametricTSNE(random_state=0)).fit(X)
+    >>> fastpdr.save(pipeline, "iris-map", overwrite=True)
+    >>> bool((fastpdr.load("iris-map").transform(X) == pipeline.transform(X)).all())
+    True
     """
     from fastpdr.estimators.steps import describe_steps, split
 
@@ -261,6 +273,15 @@ def load(
         If there is no such folder, or a file of it is missing.
     ValueError
         If the folder is not a model of fastpdr, is damaged, or comes from a newer version.
+
+    Examples
+    --------
+    >>> import fastpdr
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> fastpdr.ParametricUMAP(random_state=0).fit(X).save("iris-umap", overwrite=True)
+    >>> fastpdr.load("iris-umap", device="cpu").transform(X[:5]).shape
+    (5, 2)
     """
     folder = Path(path)
     config = read_config(folder)
@@ -293,6 +314,18 @@ def load_label_encoder(path: str | os.PathLike[str]) -> LabelEncoder | None:
     ------
     FileNotFoundError, ValueError
         As :func:`load`.
+
+    Examples
+    --------
+    >>> import fastpdr
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.preprocessing import LabelEncoder
+    >>> iris = load_iris()
+    >>> names = LabelEncoder().fit(iris.target_names)
+    >>> model = fastpdr.ParametricUMAP(random_state=0).fit(iris.data)
+    >>> fastpdr.save(model, "iris-named", overwrite=True, label_encoder=names)
+    >>> fastpdr.load_label_encoder("iris-named").inverse_transform([0, 2]).tolist()
+    ['setosa', 'virginica']
     """
     classes = (read_config(Path(path)).get("labels") or {}).get("classes")
     if classes is None:

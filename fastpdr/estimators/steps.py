@@ -24,6 +24,8 @@ NAMES = "feature_names_in_"
 def split(model: Any, caller: str = "save") -> tuple[list[tuple[str, Any]], str, ParametricEmbedding]:
     """Return the steps before the map, the name of the map among the steps, and the map.
 
+    Steps that let rows pass are left out.
+
     Raises
     ------
     ValueError
@@ -34,6 +36,7 @@ def split(model: Any, caller: str = "save") -> tuple[list[tuple[str, Any]], str,
     if not isinstance(model, Pipeline) or not isinstance(model.steps[-1][1], ParametricEmbedding):
         raise ValueError(f"{caller}: model must be a map of fastpdr or a pipeline that ends with one, got {model!r}")
     *before, (name, estimator) = model.steps
+    before = [(step, transformer) for step, transformer in before if transformer not in (None, "passthrough")]
     for step, transformer in before:
         if type(transformer) is not CLASSES.get(type(transformer).__name__):
             raise ValueError(

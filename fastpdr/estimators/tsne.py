@@ -113,7 +113,7 @@ class ParametricTSNE(TSNE):
         10,000 rows. Beyond, random rows are hardly ever neighbours: with "knn" a batch is made of edges drawn by their
         similarity there, an epoch has as many batches as otherwise, and every row is normalised on its own.
     hidden_dims : sequence of int
-        Widths of the hidden layers (Linear, LayerNorm, activation).
+        Widths of the hidden layers (Linear, LayerNorm, activation); 512, 512, 256 and 128 by default.
     activation : {"gelu", "relu", "leaky_relu", "silu", "elu", "tanh"}
         Nonlinearity of the hidden layers.
     encoder : torch.nn.Module, optional
@@ -263,15 +263,14 @@ class MultiscaleParametricTSNE(TSNE):
 
     Keeps the structure at all scales, from the nearest neighbours to half of a batch (Crecchi, de Bodt, Verleysen, Lee
     & Bacciu 2020, Perplexity-free Parametric t-SNE; Lee, Peluffo-Ordóñez & Verleysen 2015). In comparison with
-    :class:`ParametricTSNE` it does better over all neighbourhood sizes together (R_NX AUC) and worse at the smallest.
+    :class:`fastpdr.ParametricTSNE` it does better over all neighbourhood sizes together (R_NX AUC) and worse at the
+    smallest. All other parameters, attributes and methods are those of :class:`fastpdr.ParametricTSNE`.
 
     Parameters
     ----------
     perplexities : sequence of float, optional
-        Counted in the whole data set and scaled to the batch, as the perplexity of :class:`ParametricTSNE`. None takes
-        2, 4, 8, ... up to half of the batch, in the batch; with ``affinity="knn"`` up to 64, from one graph.
-
-    All other parameters, attributes and methods are those of :class:`ParametricTSNE`.
+        Counted in the whole data set and scaled to the batch, as a single perplexity is. None takes 2, 4, 8, ...
+        up to half of the batch, in the batch; with ``affinity="knn"`` up to 64, from one graph.
 
     Examples
     --------

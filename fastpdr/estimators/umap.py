@@ -100,10 +100,12 @@ class ParametricUMAP(NeighborEmbedding):
         Ends of edges drawn for a step; the distinct rows among them are encoded.
     n_jobs : int, optional
         Threads of the search for neighbours; None takes PyTorch's number, -1 all.
-
-    hidden_dims, activation, encoder, learning_rate, lr_schedule, optimizer, weight_decay, early_stopping_patience,
-    early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components, input_noise, neighbor_noise, preset,
-    init, precision, device, random_state, callbacks and verbose are those of :class:`fastpdr.ParametricTSNE`.
+    hidden_dims, activation, encoder, learning_rate, lr_schedule, optimizer, weight_decay
+        As in :class:`fastpdr.ParametricTSNE`.
+    early_stopping_patience, early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components
+        As in :class:`fastpdr.ParametricTSNE`.
+    input_noise, neighbor_noise, preset, init, precision, device, random_state, callbacks, verbose
+        As in :class:`fastpdr.ParametricTSNE`.
 
     Attributes
     ----------

@@ -47,6 +47,14 @@ def perplexity_affinities(graph: KNNGraph, perplexities: float | Sequence[float]
     ----------
     van der Maaten & Hinton (2008), Visualizing Data using t-SNE, JMLR 9. Lee, Peluffo-Ordóñez & Verleysen (2015),
     Multi-scale similarities in stochastic neighbour embedding, Neurocomputing 169.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import KNNGraph, graph
+    >>> P = graph.perplexity_affinities(KNNGraph.build(load_iris().data, 90), [5, 30])
+    >>> P.shape, round(P.values().sum().item(), 4)
+    (torch.Size([150, 150]), 1.0)
     """
     _require_graph("perplexity_affinities", graph)
     _require_neighbors(graph, perplexities)
@@ -83,6 +91,14 @@ def fuzzy_set(graph: KNNGraph, set_op_mix_ratio: float = 1.0, local_connectivity
     ----------
     McInnes, Healy & Melville (2018), UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction,
     section 3.1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import KNNGraph, graph
+    >>> fuzzy = graph.fuzzy_set(KNNGraph.build(load_iris().data, 14))
+    >>> fuzzy.shape, fuzzy.values().max().item()
+    (torch.Size([150, 150]), 1.0)
     """
     _require_graph("fuzzy_set", graph)
     ratio = set_op_mix_ratio

@@ -59,6 +59,17 @@ class KNNGraph:
     settings : mapping
         How the graph was made: backend, index, and where the search was approximate its numbers and the recall measured
         on 500 rows.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import KNNGraph, ParametricUMAP
+    >>> X = load_iris().data
+    >>> graph = KNNGraph.build(X, 45)
+    >>> graph.indices.shape, graph.recall()
+    ((150, 45), 1.0)
+    >>> for min_dist in (0.1, 0.5):
+    ...     umap = ParametricUMAP(min_dist=min_dist, precomputed_knn=graph, random_state=0).fit(X)
     """
 
     indices: NDArray[np.int64]
@@ -180,6 +191,12 @@ class KNNGraph:
         ------
         ValueError
             If shapes or dtypes are wrong, indices out of range or repeated in a row, distances negative or NaN.
+
+        Examples
+        --------
+        >>> from fastpdr import KNNGraph
+        >>> KNNGraph.from_precomputed([[0, 1], [1, 2], [2, 1]], [[0.0, 1.0], [0.0, 2.0], [0.0, 2.0]])
+        KNNGraph(n=3, k=1, metric='euclidean', backend='precomputed')
         """
         function = "KNNGraph.from_precomputed"
         if not isinstance(metric, str):

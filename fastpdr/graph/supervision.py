@@ -52,6 +52,16 @@ def categorical_intersection(graph: torch.Tensor, y: ArrayLike, target_weight: f
     References
     ----------
     McInnes, Healy & Melville (2018), UMAP, section 5 and umap-learn's supervised mode.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import KNNGraph, graph
+    >>> X, y = load_iris(return_X_y=True)
+    >>> fuzzy = graph.fuzzy_set(KNNGraph.build(X, 14))
+    >>> apart = graph.categorical_intersection(fuzzy, y, target_weight=1.0)
+    >>> apart.values().numel() < fuzzy.values().numel()
+    True
     """
     function = "categorical_intersection"
     fuzzy = _to_scipy(function, graph)
@@ -95,6 +105,15 @@ def continuous_intersection(
     References
     ----------
     McInnes, Healy & Melville (2018), UMAP, and umap-learn's supervised mode.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import KNNGraph, graph
+    >>> X = load_iris().data
+    >>> fuzzy = graph.fuzzy_set(KNNGraph.build(X[:, :3], 14))
+    >>> graph.continuous_intersection(fuzzy, X[:, 3]).shape
+    torch.Size([150, 150])
     """
     function = "continuous_intersection"
     fuzzy = _to_scipy(function, graph)

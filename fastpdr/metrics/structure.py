@@ -72,6 +72,14 @@ def trustworthiness(
     ----------
     J. Venna, S. Kaski: Neighborhood preservation in nonlinear projection methods: an experimental
     study.  ICANN 2001.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import metrics
+    >>> X = load_iris().data
+    >>> metrics.trustworthiness(X, X), round(metrics.trustworthiness(X, X[:, 2:]), 2)
+    (1.0, 0.94)
     """
     pair = _Pair.of("trustworthiness", X, Z, sample, random_state)
     k = as_rank_neighbors("trustworthiness", n_neighbors, pair.n)
@@ -110,6 +118,14 @@ def continuity(
     ----------
     J. Venna, S. Kaski: Neighborhood preservation in nonlinear projection methods: an experimental
     study.  ICANN 2001.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import metrics
+    >>> X = load_iris().data
+    >>> round(metrics.continuity(X, X[:, 2:]), 2)
+    0.96
     """
     pair = _Pair.of("continuity", X, Z, sample, random_state)
     k = as_rank_neighbors("continuity", n_neighbors, pair.n)
@@ -149,6 +165,14 @@ def neighborhood_preservation(
     ----------
     J. A. Lee, M. Verleysen: Quality assessment of dimensionality reduction: rank-based criteria.
     Neurocomputing 72, 2009.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import metrics
+    >>> X = load_iris().data
+    >>> round(metrics.neighborhood_preservation(X, X[:, 2:], n_neighbors=15), 2)
+    0.57
     """
     pair = _Pair.of("neighborhood_preservation", X, Z, sample, random_state)
     k = as_integer("neighborhood_preservation", "n_neighbors", n_neighbors, 1, pair.n - 1, "n - 1")
@@ -191,6 +215,14 @@ def rnx_curve(
     J. A. Lee, D. H. Peluffo-Ordonez, M. Verleysen: Multi-scale similarities in stochastic
     neighbour embedding: reducing dimensionality while preserving both local and global structure.
     Neurocomputing 169, 2015.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import metrics
+    >>> X = load_iris().data
+    >>> metrics.rnx_curve(X, X[:, 2:]).shape
+    (148,)
     """
     return _rnx_curve("rnx_curve", X, Z, k_max, sample, random_state)
 
@@ -225,6 +257,14 @@ def rnx_auc(
     References
     ----------
     As for `rnx_curve`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastpdr import metrics
+    >>> X = load_iris().data
+    >>> round(metrics.rnx_auc(X, X[:, 2:]), 2)
+    0.48
     """
     return log_k_mean(_rnx_curve("rnx_auc", X, Z, k_max, sample, random_state))
 

@@ -39,8 +39,10 @@ def fuzzy_weights(
     -------
     weights : torch.Tensor
         ``[n, k]``, in [0, 1]. Not differentiable.
-    rho, sigma : torch.Tensor
-        ``[n]``, the distances of local connection and the bandwidths.
+    rho : torch.Tensor
+        ``[n]``, the distances of local connection.
+    sigma : torch.Tensor
+        ``[n]``, the bandwidths.
 
         A target that is reached whatever sigma, because more neighbours are within rho, takes the smallest sigma; a
         lone neighbour within rho takes sigma 1, as UMAP does. A row with NaN or -inf is all NaN.
@@ -54,6 +56,14 @@ def fuzzy_weights(
     ----------
     McInnes, Healy & Melville (2018), UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction,
     section 3.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastpdr import ops
+    >>> weights, rho, sigma = ops.fuzzy_weights(torch.tensor([[1.0, 2.0, 3.0]]))
+    >>> weights
+    tensor([[1.0000, 0.6180, 0.3820]])
     """
     require_floats("fuzzy_weights", "dist", dist, "[n, k]")
     local_connectivity = require_number(

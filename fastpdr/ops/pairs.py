@@ -97,6 +97,17 @@ def pair_loss(
     ----------
     McInnes, Healy & Melville (2018), UMAP: Uniform Manifold Approximation and Projection, arXiv:1802.03426. Tang, Liu,
     Zhang & Mei (2016), Visualizing Large-scale and High-dimensional Data, WWW.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastpdr import ops
+    >>> neighbors = ops.symmetrize(torch.tensor([[1], [2], [0]]), torch.ones(3, 1))
+    >>> y = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], requires_grad=True)
+    >>> loss = ops.pair_loss(y, neighbors, a=1.577, b=0.895, repulsion=5.0)
+    >>> loss.backward()
+    >>> y.grad.shape
+    torch.Size([3, 2])
     """
     require_map("pair_loss", y)
     require_square("pair_loss", "targets", targets, y, (torch.sparse_csr,))

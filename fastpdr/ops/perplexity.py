@@ -59,6 +59,17 @@ def perplexity_search(
     ----------
     van der Maaten & Hinton (2008), Visualizing Data using t-SNE, JMLR 9, section 2. Lee, Peluffo-Ordóñez & Verleysen
     (2015), Multi-scale similarities in stochastic neighbour embedding, Neurocomputing 169.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastpdr import ops
+    >>> sqdist = torch.tensor([[1.0, 4.0, 9.0], [1.0, 2.0, torch.inf]])
+    >>> p, beta = ops.perplexity_search(sqdist, [1.2, 2.0])
+    >>> p.shape, beta.shape
+    (torch.Size([2, 3]), torch.Size([2, 2]))
+    >>> p[1, 2].item(), round(p[0].sum().item(), 5)
+    (0.0, 1.0)
     """
     require_floats("perplexity_search", "sqdist", sqdist, "[n, k]")
     values: Iterable[Any] = perplexities if isinstance(perplexities, Iterable) else [perplexities]

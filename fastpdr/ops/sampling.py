@@ -48,6 +48,13 @@ def alias_table(weights: torch.Tensor) -> torch.Tensor:
     ----------
     Walker (1977), An efficient method for generating discrete random variables with general distributions, ACM TOMS 3.
     Hübschle-Schneider & Sanders (2022), Parallel weighted random sampling, ACM TOMS 48 (the sweep).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastpdr import ops
+    >>> ops.alias_table(torch.tensor([1.0, 0.0, 3.0])).shape
+    torch.Size([3, 2])
     """
     require_floats("alias_table", "weights", weights, "[e]")
     if not 1 <= len(weights) < _MAX_ENTRIES:
@@ -91,6 +98,14 @@ def sample_edges(table: torch.Tensor, n_edges: int, *, seed: int, step: int) -> 
     References
     ----------
     Salmon, Moraes, Dror & Shaw (2011), Parallel random numbers: as easy as 1, 2, 3, SC'11.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastpdr import ops
+    >>> table = ops.alias_table(torch.tensor([1.0, 0.0, 3.0]))
+    >>> ops.sample_edges(table, 10, seed=0, step=0)
+    tensor([2, 2, 0, 2, 2, 0, 2, 0, 2, 2])
     """
     require_indices("sample_edges", "table", table, "[e, 2]")
     if len(table) == 0 or table.shape[1] != 2:

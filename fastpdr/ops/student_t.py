@@ -96,6 +96,18 @@ def student_t_kl(
     van der Maaten & Hinton (2008), Visualizing Data using t-SNE, JMLR 9; van der Maaten (2009), Learning a Parametric
     Embedding by Preserving Local Structure, AISTATS. By row: Damrich, Böhm, Hamprecht & Kobak (2023), From t-SNE to
     UMAP with contrastive learning, ICLR.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastpdr import ops
+    >>> y = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], requires_grad=True)
+    >>> loss = ops.student_t_kl(y, torch.ones(3, 3))
+    >>> round(loss.item(), 4)
+    0.1231
+    >>> loss.backward()
+    >>> y.grad.shape
+    torch.Size([3, 2])
     """
     require_map("student_t_kl", y)
     require_square("student_t_kl", "p", p, y, (torch.strided, torch.sparse_csr))

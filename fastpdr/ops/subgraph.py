@@ -63,6 +63,15 @@ def subgraph(
     TypeError, ValueError
         If an argument has the wrong type, dtype, shape or device, if ``rows`` are repeated or out of range, or if a
         column of these rows is.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastpdr import ops
+    >>> P = ops.symmetrize(torch.tensor([[1], [2], [0]]), torch.tensor([[1.0], [2.0], [3.0]]))
+    >>> ops.subgraph(P.crow_indices(), P.col_indices(), P.values(), rows=torch.tensor([2, 0])).to_dense()
+    tensor([[0., 3.],
+            [3., 0.]])
     """
     require_indices("subgraph", "indptr", indptr, "[n + 1]")
     require_indices("subgraph", "indices", indices, "[nnz]")

@@ -48,6 +48,15 @@ def symmetrize(
     ----------
     McInnes, Healy & Melville (2018), UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction. van
     der Maaten & Hinton (2008), Visualizing Data using t-SNE, JMLR 9.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastpdr import ops
+    >>> ops.symmetrize(torch.tensor([[1], [2], [0]]), torch.tensor([[1.0], [2.0], [3.0]])).to_dense()
+    tensor([[0., 1., 3.],
+            [1., 0., 2.],
+            [3., 2., 0.]])
     """
     require_indices("symmetrize", "indices", indices, "[n, k]")
     require_floats("symmetrize", "values", values, "[n, k]")

@@ -54,6 +54,16 @@ def test_round_trip_bit_for_bit(X, tmp_path, steps, dtype):
         np.testing.assert_array_equal(old.inverse_transform(old.transform(X)), new.inverse_transform(old.transform(X)))
 
 
+@pytest.mark.parametrize("nothing", ["passthrough", None])
+def test_steps_that_do_nothing_are_left_out(X, tmp_path, nothing):
+    pipeline = Pipeline([("scale", StandardScaler()), ("more", nothing), ("map", fastpdr.ParametricTSNE(**SMALL))])
+    Z = pipeline.fit_transform(X)
+    fastpdr.save(pipeline, tmp_path / "model")
+    loaded = fastpdr.load(tmp_path / "model")
+    assert [name for name, _ in loaded.steps] == ["scale", "map"]
+    np.testing.assert_array_equal(loaded.transform(X), Z)
+
+
 def test_no_pickle_and_no_rows(X, tmp_path):
     fastpdr.save(pipeline_of(StandardScaler(), PCA(3)).fit(X), tmp_path / "model")
     files = {"README.md", "config.json", "encoder.safetensors", "preprocessing.safetensors"}

@@ -1,0 +1,51 @@
+"""What README.md and docs/getting-started.md print runs, block after block, in one folder; trainings take one epoch."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from running import NAMES, X, entries, run, y
+
+ROOT = Path(__file__).parents[1]
+OTHERS = {"make", "pip"}  # programs that CI runs
+LEFT = {
+    "README.md": {"digits-map", "out", "judged", "new-map.csv", "models"},
+    "docs/getting-started.md": {
+        "digits.png",
+        "flowers",
+        "new-map.csv",
+        "digits-map",
+        "digits-pipeline",
+        "digits-graph.npz",
+    },
+}
+
+
+@pytest.mark.parametrize("document", LEFT)
+def test_every_command_and_program(document, tmp_path, monkeypatch, one_epoch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "configs", "configs")
+    table = pd.DataFrame(X, columns=list("abcd"))
+    for name in ("data", "flowers"):
+        table.assign(species=NAMES[y]).to_csv(f"{name}.csv", index=False)
+    for name in ("new", "new-flowers"):
+        table.to_csv(f"{name}.csv", index=False)
+    text = (ROOT / document).read_text(encoding="utf-8")
+    names = {}
+    for language, block in re.findall(r"^```(console|python)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+        if language == "python":
+            exec(block, names)
+            continue
+        for line in block.splitlines():
+            program, *arguments = shlex.split(line.removeprefix("$ "), comments=True)
+            if program == "fastpdr":
+                run(*arguments)
+            else:
+                assert program in OTHERS
+    assert LEFT[document] < entries(tmp_path)
