@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 import fastpdr
+from fastpdr.cli import logs
 
 METHODS = {
     "tsne": "ParametricTSNE",
@@ -40,6 +41,8 @@ class _InputError(click.ClickException):
 
 class _Group(click.Group):
     """A group whose commands say errors and warnings of the library in a line that people can act on."""
+
+    command_class = logs.Command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -67,6 +70,7 @@ def _end(error: Exception) -> NoReturn:
     raise kind(message) from error
 
 
+@logs.verbosity
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(fastpdr.__version__, prog_name="fastpdr")
 @click.option("--debug", is_flag=True, hidden=True, help="Show the traceback of an error.")

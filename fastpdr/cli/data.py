@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastpdr._files import written_aside
+from fastpdr._progress import phase
 from fastpdr.cli import formats
 from fastpdr.cli.formats import Content, listed, load_array
 
@@ -85,7 +86,9 @@ def read(
         The format needs a package that is not installed.
     """
     try:
-        return as_table(formats.read(source, file_format, array, allow_pickle), labels, labels_optional=labels_optional)
+        with phase(f"{source}: reading"):
+            content = formats.read(source, file_format, array, allow_pickle)
+            return as_table(content, labels, labels_optional=labels_optional)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 

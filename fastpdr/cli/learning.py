@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastpdr._progress import phase
 from fastpdr.cli import data, output, tracked
 from fastpdr.cli.tracked import estimator_of
 
@@ -139,6 +140,7 @@ def learn(
     return judge(learnt) if judged else learnt
 
 
+@phase("judging the map")
 def judge(learnt: Learnt) -> Learnt:
     """Measure the map of the rows that were trained on, and that of those held out; as :func:`learn` does."""
     X, held_out = scaled_by(learnt.model, learnt.table), learnt.held_out
