@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastpdr
-from fastpdr import _progress
+from fastpdr import _progress, metrics
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
 
@@ -69,6 +69,18 @@ def test_bars_of_a_fit(monkeypatch, kind, labels):
     terminal.truncate(0)
     estimator.transform(X)
     assert "placing: " in terminal.getvalue()
+
+
+MEASURES = ("evaluate", "trustworthiness", "continuity", "neighborhood_preservation", "rnx_curve", "rnx_auc")
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_bars_of_measures(monkeypatch, measure):
+    terminal = replace_stderr(monkeypatch, Terminal())
+    getattr(metrics, measure)(X, X[:, :2])
+    assert terminal.getvalue() == ""
+    getattr(metrics, measure)(X, X[:, :2], verbose=True)
+    assert "judging: " in terminal.getvalue()
 
 
 def test_a_phase_is_logged_with_its_time(caplog):

@@ -31,6 +31,8 @@ METHODS_OF_OPTIONS = {
     "min_dist": ("umap",),
     "metric": ("umap", "largevis"),
 }
+# What the library and the packages below it raise on purpose; all else is said with its type.
+EXPECTED = (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, ImportError)
 METRICS = ("euclidean", "cosine", "manhattan", "chebyshev", "braycurtis")
 FORMATS = ("npy", "csv", "parquet")
 
@@ -51,7 +53,7 @@ class _Group(click.Group):
                 return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
-        except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, ImportError) as error:
+        except Exception as error:
             if ctx.params["debug"]:
                 raise
             _end(error)
@@ -66,7 +68,9 @@ def _end(error: Exception) -> NoReturn:
     message = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    kind = _InputError if isinstance(error, ValueError) else click.ClickException
+    elif not isinstance(error, EXPECTED):
+        message = f"{type(error).__name__}: {message} (fastpdr --debug shows where)"
+    kind = _InputError if isinstance(error, (ValueError, FileNotFoundError)) else click.ClickException
     raise kind(message) from error
 
 

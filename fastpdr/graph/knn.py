@@ -15,6 +15,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from fastpdr._files import written_aside
 from fastpdr._progress import LOG, phase, progress
 from fastpdr.graph import inverted
 from fastpdr.graph._rows import Rows, as_tensor, known_metric, prepare
@@ -271,17 +273,15 @@ class KNNGraph:
         ----------
         path : path-like
             The file; replaced where it exists, and only once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; what was there before is left.
         """
-        path = os.fspath(path)
         about = json.dumps({"format": FORMAT, "metric": self.metric, "settings": dict(self.settings)})
-        unfinished = f"{path}.{secrets.token_hex(4)}.part"
-        try:
-            with open(unfinished, "wb") as file:
-                np.savez(file, indices=self.indices, distances=self.distances, about=np.array(about))
-            os.replace(unfinished, path)
-        finally:
-            if os.path.exists(unfinished):
-                os.remove(unfinished)
+        with written_aside(Path(path)) as aside, open(aside, "wb") as file:
+            np.savez(file, indices=self.indices, distances=self.distances, about=np.array(about))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> KNNGraph:
