@@ -14,7 +14,7 @@ LOG = logging.getLogger("fastpdr")
 DELAY = 0.5  # seconds, before which no bar appears
 
 
-def progress(label: str, total: int, *, shown: bool = True) -> Any:
+def progress(label: str, total: int | None, *, shown: bool = True) -> Any:
     """Return a bar over rows, to be used in a with statement and told ``update(count)``.
 
     It goes when the work is done, and never comes where the work is short, where stderr is no terminal (a notebook has
