@@ -6,6 +6,7 @@ metrics are imported when first used: ``import fastpdr`` costs little more than 
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 from fastpdr import ops, reference
 from fastpdr._native import build_info
+
+logging.getLogger("fastpdr").addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from fastpdr import graph, metrics, plotting, report, tracking

@@ -13,17 +13,34 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOT_WRITTEN = "cannot be written ("
 
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; it takes the place of `path` when the block ends without an error."""
+    """Yield a path to write to; it takes the place of `path` when the block ends without an error.
+
+    Raises
+    ------
+    OSError
+        With the name of the file: some writers say neither what failed nor where.
+    """
     # The suffix stays: writers choose their format by it.
     aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield aside
         os.replace(aside, path)
+    except OSError as error:
+        if error.filename not in (None, str(aside)):
+            raise  # of another file
+        reason = str(error.strerror or error).removeprefix(NOT_WRITTEN).removesuffix(")")
+        raise OSError(error.errno, f"{NOT_WRITTEN}{reason})", str(path)) from error
     finally:
         aside.unlink(missing_ok=True)
 
@@ -76,3 +93,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy, or raise OSError.
+
+    numpy.save writes to files of the system behind Python's back, and does not notice where the end of a small array
+    finds no space.
+    """
+    with open(path, "wb") as file:
+        np.lib.format.write_array(SimpleNamespace(write=file.write), np.asarray(array), allow_pickle=False)

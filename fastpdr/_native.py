@@ -9,6 +9,10 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import platform
+import re
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires, version
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +29,7 @@ OPS = (
     "subgraph",
     "symmetrize",
 )
+EXTRAS_OF_DEVELOPERS = ("test", "bench", "lint", "docs", "dev")
 _DISPATCH_KEYS = {"cpu": "CPU", "cuda": "CUDA"}
 
 _logger = logging.getLogger("fastpdr")
@@ -89,7 +94,8 @@ def build_info() -> dict[str, Any]:
         for), ``kernels`` (op -> devices with a kernel; all else runs the reference), ``compiler``,
         ``simd_compiled``, ``simd_used`` (instruction sets), ``openmp`` (version date, 0 = none),
         ``cuda_architectures`` (``sm_..`` for code, ``compute_..`` for PTX; empty = no CUDA kernels), ``torch``,
-        ``threads``; ``reason`` where nothing is compiled.
+        ``threads`` (that PyTorch and the kernels use), ``devices`` (name -> what it is), ``packages`` (the versions of
+        all that is installed of what fastpdr can use); ``reason`` where nothing is compiled.
 
     Examples
     --------
@@ -113,4 +119,28 @@ def build_info() -> dict[str, Any]:
         info["reason"] = _missing
     info["torch"] = torch.__version__
     info["threads"] = torch.get_num_threads()
+    info["devices"] = _devices()
+    info["packages"] = _packages()
     return info
+
+
+def _devices() -> dict[str, str]:
+    devices = {"cpu": f"{platform.machine()}, {os.cpu_count()} processors"}
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        devices[f"cuda:{i}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return devices
+
+
+def _packages() -> dict[str, str]:
+    """Versions of the packages that fastpdr requires or an extra for its users names, of those that are there."""
+    packages = {}
+    # A source tree that was never installed requires nothing.
+    with suppress(PackageNotFoundError):
+        for requirement in requires("fastpdr") or ():
+            name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+            extra = re.search(r"extra == [\"']([^\"']+)", requirement)
+            if name not in ("fastpdr", "torch") and (extra is None or extra[1] not in EXTRAS_OF_DEVELOPERS):
+                with suppress(PackageNotFoundError):
+                    packages[name] = version(name)
+    return dict(sorted(packages.items()))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,12 +27,36 @@ def test_build_info_says_what_there_is():
     assert info["version"] == fastpdr.__version__
     assert set(info["kernels"]) == set(_native.OPS)
     assert info["threads"] == torch.get_num_threads()
+    assert list(info["devices"]) == ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    assert set(info["packages"]) >= {"click", "numpy", "scikit-learn"}
+    assert not {"pytest", "torch", "fastpdr"} & set(info["packages"])
+    assert info["packages"]["numpy"] == np.__version__
     if info["native"]:
         assert info["simd_used"] in info["simd_compiled"]
         devices = ["cpu", "cuda"] if info["cuda_architectures"] else ["cpu"]
         assert all(kernels == devices for kernels in info["kernels"].values())
     else:
         assert info["reason"]
+
+
+def test_packages_are_those_that_are_there(monkeypatch):
+    known = {"click": "8.5", "matplotlib": "3.9"}
+
+    def version(name):
+        if name not in known:
+            raise PackageNotFoundError(name)
+        return known[name]
+
+    extras = [f"{name}>=1; extra == '{extra}'" for name, extra in (("matplotlib", "plot"), ("ruff", "lint"))]
+    monkeypatch.setattr(_native, "requires", lambda _: ["torch>=2", "click (>=8)", "pandas[x]<3", *extras])
+    monkeypatch.setattr(_native, "version", version)
+    assert _native._packages() == known
+
+    def not_installed(_):
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(_native, "requires", not_installed)
+    assert _native._packages() == {}
 
 
 def test_reference_can_be_forced():

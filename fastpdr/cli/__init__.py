@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 import fastpdr
+from fastpdr.cli import logs
 
 METHODS = {
     "tsne": "ParametricTSNE",
@@ -30,6 +31,8 @@ METHODS_OF_OPTIONS = {
     "min_dist": ("umap",),
     "metric": ("umap", "largevis"),
 }
+# What the library and the packages below it raise on purpose; all else is said with its type.
+EXPECTED = (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, ImportError)
 METRICS = ("euclidean", "cosine", "manhattan", "chebyshev", "braycurtis")
 FORMATS = ("npy", "csv", "parquet")
 
@@ -41,6 +44,8 @@ class _InputError(click.ClickException):
 class _Group(click.Group):
     """A group whose commands say errors and warnings of the library in a line that people can act on."""
 
+    command_class = logs.Command
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
@@ -48,7 +53,7 @@ class _Group(click.Group):
                 return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
-        except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError, ImportError) as error:
+        except Exception as error:
             if ctx.params["debug"]:
                 raise
             _end(error)
@@ -63,10 +68,13 @@ def _end(error: Exception) -> NoReturn:
     message = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    kind = _InputError if isinstance(error, ValueError) else click.ClickException
+    elif not isinstance(error, EXPECTED):
+        message = f"{type(error).__name__}: {message} (fastpdr --debug shows where)"
+    kind = _InputError if isinstance(error, (ValueError, FileNotFoundError)) else click.ClickException
     raise kind(message) from error
 
 
+@logs.verbosity
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(fastpdr.__version__, prog_name="fastpdr")
 @click.option("--debug", is_flag=True, hidden=True, help="Show the traceback of an error.")

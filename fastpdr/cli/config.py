@@ -294,6 +294,8 @@ def read(path: Path) -> dict[Any, Any]:
 def _parse(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}: " if mark else ""

@@ -9,13 +9,15 @@ import csv
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastpdr._files import written_aside
+from fastpdr._files import save_array, written_aside
+from fastpdr._progress import phase
 from fastpdr.cli import formats
 from fastpdr.cli.formats import Content, listed, load_array
 
@@ -84,10 +86,9 @@ def read(
     ModuleNotFoundError
         The format needs a package that is not installed.
     """
-    try:
-        return as_table(formats.read(source, file_format, array, allow_pickle), labels, labels_optional=labels_optional)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+    with formats.named(source), phase(f"{source}: reading"):
+        content = formats.read(source, file_format, array, allow_pickle)
+        return as_table(content, labels, labels_optional=labels_optional)
 
 
 def as_table(content: Content, labels: str | int | None, *, labels_optional: bool) -> Table:
@@ -97,7 +98,8 @@ def as_table(content: Content, labels: str | int | None, *, labels_optional: boo
     if labels is None:
         values = content.labels
     elif isinstance(values, Path):
-        values = _read_labels(values, len(table.X))
+        with formats.named(values):
+            return replace(table, labels=_as_labels(_read_labels(values, len(table.X)), len(table.X)))
     elif missing := _count_missing(values):
         if not labels_optional:
             raise ValueError(f"column {labels} must have a label in every row, but {missing} are missing")
@@ -164,7 +166,7 @@ def write_map(
     """
     with written_aside(path) as aside:
         if path.suffix == ".npy":
-            np.save(aside, Z, allow_pickle=False)
+            save_array(aside, Z)
             return
         frame = map_frame(Z, labels, path.suffix)
         if held_out is not None:
@@ -217,7 +219,8 @@ def _separate(content: Content, labels: str | int | None, optional: bool) -> tup
     if isinstance(labels, str) and labels in content.beside:
         return rows, content.beside[labels], labels
     is_frame = hasattr(rows, "columns")
-    names = [str(name) for name in rows.columns] if is_frame else [str(i) for i in range(np.shape(rows)[-1])]
+    width = 0 if is_frame or np.ndim(rows) < 2 else np.shape(rows)[-1]
+    names = [str(name) for name in rows.columns] if is_frame else [str(i) for i in range(width)]
     position = labels if isinstance(labels, int) else names.index(labels) if is_frame and labels in names else -1
     if 0 <= position < len(names):
         others = [i for i in range(len(names)) if i != position]
@@ -236,7 +239,7 @@ def _table(rows: Any) -> Table:
     if np.ndim(rows) and len(rows) == 0:
         raise ValueError("there are no rows")
     table = _from_frame(rows) if hasattr(rows, "columns") else Table(rows)
-    check_data(table.X)
+    formats.require_table(table.X)
     return table
 
 
@@ -244,6 +247,8 @@ def _from_frame(frame: Any) -> Table:
     from pandas.api.types import is_numeric_dtype
 
     names = [str(name) for name in frame.columns]
+    formats.require_different(names)
+    frame = frame.apply(_numbers_of_objects)
     words = [name for name, dtype in zip(names, frame.dtypes, strict=True) if not is_numeric_dtype(dtype)]
     if words:
         raise ValueError(f"all columns but that of the labels must be numbers; these are not: {listed(words)}")
@@ -253,13 +258,10 @@ def _from_frame(frame: Any) -> Table:
     return Table(frame.to_numpy(dtype, na_value=np.nan), names=None if is_array else tuple(names))
 
 
-def check_data(X: NDArray) -> None:
-    """Raise where an array is no table of numbers."""
-    if X.ndim != 2:
-        hint = "; flatten the rest first, X.reshape(len(X), -1)" if X.ndim > 2 else ""
-        raise ValueError(f"the data must be a table [rows, columns], got shape {list(X.shape)}{hint}")
-    if X.dtype.kind not in "biuf":
-        raise ValueError(f"the data must be real numbers, got dtype {X.dtype}")
+def _numbers_of_objects(column: Any) -> Any:
+    """Return a column of numbers that are objects, such as decimals and integers of any size, as floating point."""
+    is_object = column.dtype.kind == "O" and all(isinstance(value, Number) or value is None for value in column)
+    return column.astype(np.float64) if is_object else column
 
 
 def _count_missing(values: Any) -> int:
@@ -270,13 +272,14 @@ def _count_missing(values: Any) -> int:
 
 def _read_labels(path: Path, n: int) -> NDArray:
     if path.suffix.lower() not in LABEL_SUFFIXES:
-        raise ValueError(f"labels {path} must be a {', '.join(LABEL_SUFFIXES)} file or a column of a table")
+        raise ValueError(f"labels must be a {', '.join(LABEL_SUFFIXES)} file or a column of a table")
+    formats.require_content(path)
     if path.suffix.lower() == ".npy":
         return load_array(path)
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.reader(file)) if path.suffix.lower() == ".csv" else [[line.strip()] for line in file]
     if any(len(row) > 1 for row in rows):
-        raise ValueError(f"labels {path} must have one value per row, got {max(len(row) for row in rows)}")
+        raise ValueError(f"labels must have one value per row, got {max(len(row) for row in rows)}")
     values = [row[0] if row else "" for row in rows]
     while values and values[-1] == "":
         values.pop()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpdr._files import save_array
 from fastpdr.cli import data, output, showing, tracked
 from fastpdr.cli.learning import Learnt, classes_of, learn, neighbors_of, require_fewer
 
@@ -149,9 +150,9 @@ def _write_embedding(folder: Path, suffix: str, learnt: Learnt, neighbors: int |
     also = "" if neighbors is None else f", and {neighbors} neighbours of each row"
     written = {f"embedding{suffix}": f"the map, {n} x {c}{also}"}
     if suffix == ".npy" and classes is not None:
-        np.save(folder / "labels.npy", np.unique(classes, return_inverse=True)[1].reshape(-1))
+        save_array(folder / "labels.npy", np.unique(classes, return_inverse=True)[1].reshape(-1))
         written["labels.npy"] = "codes of the labels: fastpdr.load_label_encoder reads what they mean"
     if suffix == ".npy" and held_out is not None:
-        np.save(folder / "held_out.npy", held_out)
+        save_array(folder / "held_out.npy", held_out)
         written["held_out.npy"] = "which rows of the map were held out"
     return written

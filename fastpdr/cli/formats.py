@@ -11,8 +11,7 @@ import importlib
 import json
 import pickle
 import warnings
-import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 LISTED_NAMES = 10
 DIGITS, SHARDS = "digits", "a folder"
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+PANDAS_PREFIX = "Error tokenizing data. C error: "
 PACKAGES = {".parquet": ("data", "pandas", "pyarrow"), ".h5ad": ("h5ad", "anndata")}
 MATRIX_KEYS = ("data", "features")  # of a .json file
 
@@ -67,11 +67,36 @@ def read(source: str, file_format: str | None, array: str | None, allow_pickle: 
     kind = kind_of(source, file_format)
     if array is not None and kind != ".npz":
         raise ValueError(f"an array is named only in .npz files, not in {kind}")
-    if kind == ".npz":
-        return _read_npz(source, array)
-    if kind in PICKLES:
-        return _read_pickle(source, allow_pickle)
-    return READERS[kind](source)
+    with damage_explained(kind):
+        if kind == ".npz":
+            return _read_npz(source, array)
+        if kind in PICKLES:
+            return _read_pickle(source, allow_pickle)
+        return READERS[kind](source)
+
+
+@contextmanager
+def named(source: str | Path) -> Iterator[None]:
+    """Let errors of bad input begin with the name of the file; one that cannot be read is bad input as well."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: must be text in UTF-8, but byte {error.start} is not") from error
+    except OSError as error:
+        raise ValueError(f"{error.filename or source}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"{source}: {str(error).removeprefix(PANDAS_PREFIX).strip()}") from error
+
+
+@contextmanager
+def damage_explained(kind: str) -> Iterator[None]:
+    """Turn what readers raise for a damaged file, which is of every kind, into bad input."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"not a readable {kind} file ({type(error).__name__}: {error})") from error
 
 
 def require(action: str, suffix: str) -> Any:
@@ -94,6 +119,17 @@ def load_array(source: str | Path, *, mapped: bool = False) -> NDArray:
     return array
 
 
+def require_table(X: NDArray) -> None:
+    """Refuse an array that is no table of real numbers."""
+    if X.ndim != 2:
+        hint = "; flatten the rest first, X.reshape(len(X), -1)" if X.ndim > 2 else ""
+        raise ValueError(f"the data must be a table [rows, columns], got shape {list(X.shape)}{hint}")
+    if X.dtype.kind not in "biuf":
+        raise ValueError(f"the data must be real numbers, got dtype {X.dtype}")
+    if X.shape[1] == 0:
+        raise ValueError("there are no columns")
+
+
 def listed(names: Sequence[object]) -> str:
     """Return the first names and how many there are."""
     shown = ", ".join(str(name) for name in names[:LISTED_NAMES])
@@ -109,9 +145,24 @@ def kind_of(source: str, file_format: str | None = None) -> str:
         raise ValueError(
             f"unknown format; known are {', '.join(files)} files, folders of .npy files and the built-in set {DIGITS}"
         )
-    if kind not in (SHARDS, DIGITS) and not path.is_file():
-        raise ValueError("no such file")
+    if kind not in (SHARDS, DIGITS):
+        require_content(path)
     return kind
+
+
+def require_content(path: Path) -> None:
+    """Refuse what is no file, or an empty one."""
+    if not path.is_file():
+        raise ValueError("no such file")
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty")
+
+
+def require_different(names: Sequence[str]) -> None:
+    """Refuse columns that cannot be told apart by their names; some may have none."""
+    twice = [name for name, count in Counter(names).items() if count > 1 and name != ""]
+    if twice:
+        raise ValueError(f"the names of columns must differ; these stand more than once: {listed(twice)}")
 
 
 def _read_digits(source: str) -> Content:
@@ -129,9 +180,13 @@ def shards_of(source: str) -> list[Path]:
     files = sorted(Path(source).glob("*.npy"))
     if not files:
         raise ValueError("the folder holds no .npy files")
-    parts = [load_array(file, mapped=True) for file in files]
+    parts = []
+    for file in files:
+        with named(file.name):
+            parts.append(load_array(file, mapped=True))
+            require_table(parts[-1])
     for file, part in zip(files, parts, strict=True):
-        if part.ndim != 2 or part.shape[1:] != parts[0].shape[1:]:
+        if part.shape[1:] != parts[0].shape[1:]:
             raise ValueError(
                 f"all files must be tables of as many columns as {files[0].name}, of shape {list(parts[0].shape)}, "
                 f"but {file.name} has shape {list(part.shape)}"
@@ -143,15 +198,11 @@ def _read_shards(source: str) -> Content:
     return Content(np.concatenate([load_array(file) for file in shards_of(source)]))
 
 
-def _read_npz(source: str, array: str | None) -> Content:
-    with _numpy_errors():
-        archive = np.load(source, allow_pickle=False)
-        names = archive.files
-    with archive:
-        data_name = _data_name(names, array)
-        with _numpy_errors():
-            arrays = {name: archive[name] for name in names}
-    rows = arrays.pop(data_name)
+def _read_npz(source: str, data_name: str | None) -> Content:
+    with _numpy_errors(), np.load(source, allow_pickle=False) as archive:
+        # A zip file may hold other things beside arrays.
+        arrays = {name: array for name in archive.files if isinstance(array := archive[name], np.ndarray)}
+    rows = arrays.pop(_data_name(list(arrays), data_name))
     return Content(rows, arrays.get("y"), arrays)
 
 
@@ -173,28 +224,39 @@ def _numpy_errors() -> Iterator[None]:
     # NumPy's own message advises to switch pickle on.
     try:
         yield
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
         raise ValueError("not a complete NumPy file of plain arrays (pickled objects are never loaded)") from error
 
 
 def _read_csv(source: str) -> Content:
-    return Content(require("reading", ".csv").read_csv(source, **text_options(source, ".csv")))
+    return _read_text(source, ".csv")
 
 
 def _read_tsv(source: str) -> Content:
-    return Content(require("reading", ".tsv").read_csv(source, **text_options(source, ".tsv")))
+    return _read_text(source, ".tsv")
+
+
+def _read_text(source: str, suffix: str) -> Content:
+    frame = require("reading", suffix).read_csv(source, **text_options(source, suffix))
+    return Content(frame.apply(numbers_where_possible))
 
 
 def text_options(source: str, suffix: str) -> dict[str, Any]:
     """Return how pandas.read_csv is to read a .csv or .tsv file, by its first two lines."""
     separator = SEPARATORS[suffix]
     with open(source, newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file, delimiter=separator)
+        lines = (fields for fields in csv.reader(file, delimiter=separator) if fields)
         first, second = next(lines, []), next(lines, [])
+    if not first:
+        raise ValueError("there are no rows")
+    has_header = _is_header(first)
+    if has_header:
+        require_different(first)
     # R leaves the names of the rows without a name above: pandas knows that, and would take a number for one as well.
     if len(second) > len(first) > 0 and _is_number(second[0]):
         raise ValueError(f"line 2 has {len(second)} fields, but line 1 has {len(first)}")
-    has_header = _is_header(first)
     return {
         "sep": separator,
         "header": 0 if has_header else None,
@@ -202,6 +264,14 @@ def text_options(source: str, suffix: str) -> dict[str, Any]:
         "index_col": 0 if has_header and first[0] == "" else None,
         "encoding": "utf-8-sig",
     }
+
+
+def numbers_where_possible(column: Any) -> Any:
+    """Return a column of integers too large for any integer type, which pandas takes for words, as numbers."""
+    try:
+        return column if column.dtype.kind in "biuf" else column.astype(np.float64)
+    except (TypeError, ValueError):
+        return column
 
 
 def _is_header(fields: Sequence[str]) -> bool:
@@ -221,28 +291,54 @@ def _is_number(text: str) -> bool:
 
 
 def _read_parquet(source: str) -> Content:
-    return Content(require("reading", ".parquet").read_parquet(source))
+    pandas = require("reading", ".parquet")
+    from pyarrow import parquet
+
+    require_different(parquet.read_schema(source).names)
+    return Content(pandas.read_parquet(source))
 
 
 def _read_json(source: str) -> Content:
     try:
-        content = json.loads(Path(source).read_text(encoding="utf-8"))
+        content = json.loads(Path(source).read_text(encoding="utf-8-sig"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from error
     if isinstance(content, dict):
         content = next((content[key] for key in MATRIX_KEYS if key in content), content)
-    kinds = {type(row) for row in content} if isinstance(content, list) else {type(content)}
+    if content in ([], {}):
+        raise ValueError("there are no rows")
+    kinds = {type(row) for row in content} if isinstance(content, list) else set()
     if kinds == {list}:
-        return Content(np.asarray(content))
-    if kinds != {dict}:
-        raise ValueError('must be a list of records, a list of rows, {"data": rows} or {"column": values, ...}')
-    return Content(require("reading", ".json").DataFrame(content))
+        return Content(_as_rows(content))
+    if kinds == {dict} or (isinstance(content, dict) and {type(values) for values in content.values()} == {list}):
+        return Content(require("reading", ".json").DataFrame(content))
+    raise ValueError('must be a list of records, a list of rows, {"data": rows} or {"column": values, ...}')
+
+
+def _as_rows(content: list[list[Any]]) -> NDArray:
+    """Return rows of numbers; null is NaN."""
+    for i, row in enumerate(content):
+        if len(row) != len(content[0]):
+            raise ValueError(
+                f"all rows must have the {len(content[0])} values of the first, but row {i} has {len(row)}"
+            )
+    rows = np.asarray(content)
+    if rows.dtype.kind != "O":
+        return rows
+    try:
+        return rows.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"all values must be numbers ({error})") from error
 
 
 def _read_h5ad(source: str) -> Content:
     anndata = require("reading", ".h5ad")
     try:
         cells = anndata.read_h5ad(source)
+    except PermissionError:
+        raise
     except (OSError, KeyError, AttributeError) as error:
         raise ValueError(f"not a complete .h5ad file ({error})") from error
     if cells.X is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastpdr._progress import phase
 from fastpdr.cli import data, output, tracked
 from fastpdr.cli.tracked import estimator_of
 
@@ -139,16 +140,18 @@ def learn(
     return judge(learnt) if judged else learnt
 
 
+@phase("judging the map")
 def judge(learnt: Learnt) -> Learnt:
     """Measure the map of the rows that were trained on, and that of those held out; as :func:`learn` does."""
     X, held_out = scaled_by(learnt.model, learnt.table), learnt.held_out
+    verbose = bool(learnt.estimator.verbose)
     # Whether labels are classes is said of all of them, not of those that a part happens to have.
     classes = classes_of(learnt.table)
     if held_out is None:
-        return replace(learnt, judgement=measure(X, learnt.Z, classes))
+        return replace(learnt, judgement=measure(X, learnt.Z, classes, verbose))
     trained = ~held_out.rows
-    of_trained = measure(X[trained], learnt.Z[trained], None if classes is None else classes[trained])
-    of_placed = measure_held_out(X, learnt.Z, classes, held_out.rows)
+    of_trained = measure(X[trained], learnt.Z[trained], None if classes is None else classes[trained], verbose)
+    of_placed = measure_held_out(X, learnt.Z, classes, held_out.rows, verbose)
     return replace(learnt, judgement=of_trained, held_out=replace(held_out, judgement=of_placed))
 
 
@@ -235,22 +238,25 @@ def scaled_by(model: Any, table: data.Table) -> NDArray:
     return table.X if scaler is None else scaler.transform(table.rows)
 
 
-def measure(X: NDArray, Z: NDArray, classes: NDArray | None) -> Judgement:
+def measure(X: NDArray, Z: NDArray, classes: NDArray | None, verbose: bool = False) -> Judgement:
     """Measure a map of rows, with as many neighbours as everywhere here, or as there are."""
     from fastpdr.metrics import evaluate_with_curve
 
     n = len(Z)
     neighbors = max(1, min(EVALUATED_NEIGHBORS, (n - 1) // 2))
     label_neighbors = min(LABEL_NEIGHBORS, n - 1)
-    return Judgement(*evaluate_with_curve(X, Z, classes, n_neighbors=neighbors, label_neighbors=label_neighbors))
+    sizes = {"n_neighbors": neighbors, "label_neighbors": label_neighbors}
+    return Judgement(*evaluate_with_curve(X, Z, classes, **sizes, verbose=verbose))
 
 
-def measure_held_out(X: NDArray, Z: NDArray, classes: NDArray | None, unseen: NDArray[np.bool_]) -> Judgement:
+def measure_held_out(
+    X: NDArray, Z: NDArray, classes: NDArray | None, unseen: NDArray[np.bool_], verbose: bool = False
+) -> Judgement:
     """Measure the map of the held-out rows; how well the others tell their classes is part of it."""
     from fastpdr.metrics import knn_accuracy
 
     known = None if classes is None else classes[unseen]
-    judgement = measure(X[unseen], Z[unseen], known)
+    judgement = measure(X[unseen], Z[unseen], known, verbose)
     if classes is not None:
         votes = min(LABEL_NEIGHBORS, int((~unseen).sum()))
         accuracy = knn_accuracy(Z[~unseen], classes[~unseen], Z[unseen], known, n_neighbors=votes)

@@ -46,6 +46,10 @@ def filled_folder(folder: Path, own: Collection[str]) -> Iterator[Path]:
                 (replace_folder if entry.is_dir() else os.replace)(entry, folder / entry.name)
             for name in set(own) - {entry.name for entry in written}:
                 (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            if error.filename is not None:
+                error.filename = str(error.filename).replace(str(aside), str(folder), 1)
+            raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 

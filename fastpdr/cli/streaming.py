@@ -20,6 +20,7 @@ from fastpdr._files import written_aside
 from fastpdr.cli import data, formats
 from fastpdr.cli.data import Table
 from fastpdr.cli.formats import Content
+from fastpdr.cli.formats import numbers_where_possible as as_numbers
 
 PIECE_ELEMENTS, MOST_ROWS = 2**22, 2**16  # numbers and rows of a piece
 READ_AHEAD = 2**20  # bytes of a column of a .parquet file
@@ -58,7 +59,7 @@ def read(source: str, label_column: str | None, *, with_labels: bool) -> Stream:
     ValueError, ModuleNotFoundError
         As :func:`fastpdr.cli.data.read`.
     """
-    with _naming(source):
+    with formats.named(source), formats.damage_explained(Path(source).suffix):
         kind = formats.kind_of(source)
         if kind in (".npy", formats.SHARDS):
             files = formats.shards_of(source) if kind == formats.SHARDS else [Path(source)]
@@ -92,7 +93,8 @@ class _Text:
         types = {name: str for name in self.columns if str(name) == words}
         size = rows_at_once(len(self.columns))
         with self._pandas.read_csv(self.source, chunksize=size, dtype=types, **self._options) as pieces:
-            yield from pieces
+            for piece in pieces:
+                yield piece.apply(lambda column: column if str(column.name) == words else as_numbers(column))
 
     def column(self, name: str) -> Iterator[Any]:
         """Return the pieces of a column."""
@@ -106,6 +108,7 @@ class _Parquet:
         formats.require("reading", ".parquet")
         from pyarrow import parquet
 
+        formats.require_different(parquet.read_schema(source).names)
         # Without a buffer a column of a whole row group is read at once.
         self._file = parquet.ParquetFile(source, buffer_size=READ_AHEAD, pre_buffer=False)
         self.rows = self._file.metadata.num_rows
@@ -127,7 +130,7 @@ READERS: dict[str, Any] = {".csv": _Text, ".tsv": _Text, ".parquet": _Parquet}
 def _of_arrays(files: list[Path]) -> tuple[int, Iterator[Table]]:
     arrays = [formats.load_array(file, mapped=True) for file in files]
     for array in arrays:
-        data.check_data(array)
+        formats.require_table(array)
     return sum(len(array) for array in arrays), _pieces_of_arrays(files)
 
 
@@ -193,7 +196,7 @@ def _of_whole(source: str, label_column: str | None) -> tuple[int, Iterator[Tabl
 def _checked(source: str, tables: Iterator[Table]) -> Iterator[Table]:
     """Hand tables on once their numbers are finite; with the name of the source before every error."""
     begin = 0
-    with _naming(source):
+    with formats.named(source), formats.damage_explained(Path(source).suffix):
         for table in tables:
             bad = ~np.isfinite(table.X)
             if bad.any():
@@ -204,14 +207,6 @@ def _checked(source: str, tables: Iterator[Table]) -> Iterator[Table]:
             yield table
         if begin == 0:
             raise ValueError("there are no rows")
-
-
-@contextmanager
-def _naming(source: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
 
 
 @contextmanager

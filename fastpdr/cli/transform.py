@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from fastpdr._progress import progress
 from fastpdr.cli import data, formats, streaming
 from fastpdr.cli.output import writable_folder
+from fastpdr.cli.tracked import estimator_of
 
 
 def run(folder: Path, source: str, path: Path) -> None:
@@ -41,12 +42,13 @@ def run(folder: Path, source: str, path: Path) -> None:
         formats.require("writing", path.suffix)
     saved = model_folder(folder)
     model = fastpdr.load(saved)
+    estimator_of(model).set_params(verbose=False)  # the bar is that of all pieces
     n, start = 0, time.perf_counter()
     stream = streaming.read(source, _label_column(saved), with_labels=path.suffix != ".npy")
     with (
         writable_folder(path.parent),
         streaming.written_map(path) as write,
-        tqdm(total=stream.rows, desc=path.name, unit=" rows", unit_scale=True, leave=False, disable=None) as bar,
+        progress(path.name, stream.rows) as bar,
     ):
         for table in stream.pieces:
             d = table.X.shape[1]

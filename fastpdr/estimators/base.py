@@ -6,7 +6,6 @@ A method adds its own parameters and says in ``_make_objective`` what a batch is
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import time
 from abc import abstractmethod
@@ -23,6 +22,7 @@ from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from fastpdr._progress import LOG, phase
 from fastpdr.estimators.graphs import fitting_graph, given_graph
 from fastpdr.estimators.presets import Level, Preset, level_of
 from fastpdr.estimators.resolve import (
@@ -49,7 +49,6 @@ from fastpdr.training.encoder import ACTIVATIONS, Reduction
 from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import Objective
 
-LOG = logging.getLogger("fastpdr")
 HIDDEN_DIMS = (512, 512, 256, 128)
 FULLY_SCORED_ROWS, SCORED_ROWS = 10_000, 2_000
 
@@ -224,7 +223,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self._keep(state, terms, fit)
         self._count("n_samples_seen_", len(data), fit.resumed)
         self._count("training_seconds_", time.perf_counter() - begin, fit.resumed)
-        self.embedding_ = self._place(data, self.encoder_)
+        with phase(f"{type(self).__name__}: placing {len(data)} rows"):
+            self.embedding_ = self._place(data, self.encoder_)
         return self
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
@@ -258,7 +258,9 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         ndarray of shape (m, n_components), float32
         """
         check_is_fitted(self)
-        return self._place(self._validated(X, reset=False), self.encoder_)
+        data = self._validated(X, reset=False)
+        with phase(f"{type(self).__name__}: placing {len(data)} rows"):
+            return self._place(data, self.encoder_)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """How well the map keeps the neighbours of rows: their trustworthiness, for model selection on held-out rows.
@@ -474,8 +476,11 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             callbacks.append(EarlyStopping(self.early_stopping_patience, self.early_stopping_min_delta))
         if self.verbose:
             callbacks.insert(0, ProgressBar(settings.n_epochs, type(self).__name__))
+        LOG.debug("%s", settings)
+        name, length = type(self).__name__, f"at most {settings.n_epochs} epochs of {objective.per_epoch} steps"
         try:
-            return train(network, fit.inputs, objective, settings, fit.generator, transform, callbacks, terms)
+            with phase(f"{name}: training on {fit.device}, {length}"):
+                return train(network, fit.inputs, objective, settings, fit.generator, transform, callbacks, terms)
         finally:
             close_callbacks(callbacks)
 
@@ -493,7 +498,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def _place(self, X: NDArray[Any], network: nn.Module) -> NDArray[np.float32]:
         advice = "pass fewer rows at a time, or fit with device='cpu'"
         with explained_memory(type(self).__name__, X.shape, advice):
-            return place(network, X, self.n_components, exact=self.encoder is None)
+            return place(network, X, self.n_components, exact=self.encoder is None, verbose=bool(self.verbose))
 
 
 def _dtypes(X: object) -> list[type]:

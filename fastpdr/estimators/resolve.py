@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fastpdr._precision import full_float32
+from fastpdr._progress import progress
 from fastpdr.graph import KNNGraph
 
 DEVICE_SHARE = 0.6  # of a GPU's free memory that rows may take; the rest is for the graph, the network and a batch
@@ -31,7 +32,9 @@ def as_tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array)
 
 
-def place(network: nn.Module, X: NDArray[Any], width: int, *, exact: bool = False) -> NDArray[np.float32]:
+def place(
+    network: nn.Module, X: NDArray[Any], width: int, *, exact: bool = False, verbose: bool = False
+) -> NDArray[np.float32]:
     """Run a trained network over rows ``[m, ...]`` in blocks; ``exact`` hands float64 on instead of float32.
 
     Never in TF32 or bf16: a row's place shall depend on the row, not on the GPU.
@@ -40,11 +43,13 @@ def place(network: nn.Module, X: NDArray[Any], width: int, *, exact: bool = Fals
     device = parameter.device if parameter is not None else torch.device("cpu")
     network.eval()
     result = np.empty((len(X), width), dtype=np.float32)
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False), full_float32():
+    bar = progress("placing", len(X), shown=verbose)
+    with bar, torch.inference_mode(), torch.autocast(device.type, enabled=False), full_float32():
         for begin in range(0, len(X), ROWS_AT_ONCE):
             part = as_tensor(X[begin : begin + ROWS_AT_ONCE]).to(device)
             part = part if exact else part.float()
             result[begin : begin + ROWS_AT_ONCE] = network(part)[:, :width].float().cpu().numpy()
+            bar.update(len(part))
     return result
 
 

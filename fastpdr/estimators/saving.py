@@ -28,7 +28,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from fastpdr._files import folder_aside, strict_json
+from fastpdr._files import folder_aside, save_array, strict_json
 from fastpdr._versions import versions
 from fastpdr.estimators.card import model_card
 from fastpdr.training import InputScaling, build_decoder, build_encoder
@@ -43,6 +43,7 @@ NETWORKS = ("encoder", "decoder")
 PREPROCESSING = "preprocessing" + SUFFIX
 METRICS, EMBEDDING, CARD = "metrics.json", "embedding.npy", "README.md"
 FILES = {CONFIG, PREPROCESSING, METRICS, EMBEDDING, CARD, *(name + SUFFIX for name in NETWORKS)}
+SECTIONS = ("parameters", "fitted", "labels", "pipeline")  # of config.json
 FITTED = ("n_features_in_", "n_iter_", "loss_history_")
 FITTED_BY_SOME = ("_a", "_b", "n_samples_seen_", "training_seconds_")
 
@@ -149,7 +150,7 @@ def write(
     if metrics is not None:
         (folder / METRICS).write_text(strict_json(metrics), encoding="utf-8")
     if embedding is not None:
-        np.save(folder / EMBEDDING, embedding, allow_pickle=False)
+        save_array(folder / EMBEDDING, embedding)
     (folder / CARD).write_text(model_card(config, metrics or {}), encoding="utf-8")
 
 
@@ -375,6 +376,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"load: {folder / CONFIG} is damaged ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"load: {folder / CONFIG} was not written by fastpdr")
+    odd = [name for name in SECTIONS if not isinstance(config.get(name, {}), dict)]
+    if odd:
+        raise ValueError(f"load: {folder / CONFIG} is damaged ({', '.join(odd)} must be mappings)")
     version = config.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ValueError(

@@ -243,7 +243,7 @@ class ParametricUMAP(NeighborEmbedding):
             raise ValueError(
                 f"{type(self).__name__}: Z must have the {self.n_components} columns of the map, got {places.shape[1]}"
             )
-        return place(decoder, places, self.n_features_in_)
+        return place(decoder, places, self.n_features_in_, verbose=bool(self.verbose))
 
     def _count_neighbors(self, n: int) -> int:
         if self.n_neighbors > n:

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 
 from fastpdr import ops
+from fastpdr._progress import phase
 from fastpdr.graph._rows import as_tensor
 from fastpdr.graph.knn import KNNGraph
 
 NEIGHBORS_PER_PERPLEXITY = 3  # beyond, a Gaussian of the perplexity has next to no mass: the convention of t-SNE
 
 
+@phase("similarities by perplexity")
 def perplexity_affinities(graph: KNNGraph, perplexities: float | Sequence[float]) -> torch.Tensor:
     """t-SNE's joint probabilities, of one perplexity or averaged over several.
 
@@ -65,6 +67,7 @@ def perplexity_affinities(graph: KNNGraph, perplexities: float | Sequence[float]
     return ops.symmetrize(indices, p, sum_factor=factor)
 
 
+@phase("fuzzy set of neighbours")
 def fuzzy_set(graph: KNNGraph, set_op_mix_ratio: float = 1.0, local_connectivity: float = 1.0) -> torch.Tensor:
     """UMAP's fuzzy simplicial set.
 

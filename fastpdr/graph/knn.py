@@ -15,14 +15,16 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
 
+from fastpdr._files import written_aside
+from fastpdr._progress import LOG, phase, progress
 from fastpdr.graph import inverted
 from fastpdr.graph._rows import Rows, as_tensor, known_metric, prepare
 from fastpdr.graph.search import (
@@ -39,7 +41,6 @@ from fastpdr.graph.search import (
 
 BACKENDS = ("auto", "faiss", "torch")
 FORMAT = "fastpdr.KNNGraph 1"
-LOG = logging.getLogger("fastpdr")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,7 +141,7 @@ class KNNGraph:
             Of the approximate search: the same seed finds the same neighbours.
         verbose : bool
             Show progress, on a terminal, and index and recall of an approximate search. The logger "fastpdr" gets the
-            latter two in any case.
+            latter two in any case, and how long the search took.
 
         Returns
         -------
@@ -163,7 +164,8 @@ class KNNGraph:
         k = _neighbors(function, n_neighbors, len(rows.matrix))
         if backend == "faiss" and rows.matrix.device.type != "cpu" and not (gpu_faiss() and rows.squared):
             rows = Rows(rows.matrix.cpu(), rows.metric, rows.unit)
-        with threads(count, faiss_reads(rows.matrix)):
+        label = f"{k} neighbours of {len(rows.matrix)} rows of {rows.matrix.shape[1]} columns"
+        with phase(label), threads(count, faiss_reads(rows.matrix)):
             found, settings = _search(rows, k, backend, seed, _progress(verbose))
         graph = cls(*_arrays(rows, found), metric, {"backend": backend, **settings}, X)
         _say(f"{graph!r}", verbose and "recall" in graph.settings)
@@ -271,17 +273,15 @@ class KNNGraph:
         ----------
         path : path-like
             The file; replaced where it exists, and only once the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; what was there before is left.
         """
-        path = os.fspath(path)
         about = json.dumps({"format": FORMAT, "metric": self.metric, "settings": dict(self.settings)})
-        unfinished = f"{path}.{secrets.token_hex(4)}.part"
-        try:
-            with open(unfinished, "wb") as file:
-                np.savez(file, indices=self.indices, distances=self.distances, about=np.array(about))
-            os.replace(unfinished, path)
-        finally:
-            if os.path.exists(unfinished):
-                os.remove(unfinished)
+        with written_aside(Path(path)) as aside, open(aside, "wb") as file:
+            np.savez(file, indices=self.indices, distances=self.distances, about=np.array(about))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> KNNGraph:
@@ -386,15 +386,13 @@ def _seed(function: str, random_state: Any) -> int:
 
 
 def _progress(verbose: bool) -> Progress:
-    return lambda label, total: tqdm(
-        total=total, desc=label, unit="row", disable=None if verbose else True, leave=False
-    )
+    return lambda label, total: progress(label, total, shown=verbose)
 
 
 def _say(message: str, verbose: bool) -> None:
     LOG.info(message)
-    if verbose:
-        tqdm.write(message, file=sys.stderr)
+    if verbose and not LOG.isEnabledFor(logging.INFO):
+        print(message, file=sys.stderr)
 
 
 def _checked_arrays(

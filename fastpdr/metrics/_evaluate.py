@@ -36,6 +36,7 @@ def evaluate(
     label_neighbors: int = 7,
     sample: int | None = None,
     random_state: RandomState = 0,
+    verbose: bool = False,
 ) -> dict[str, float]:
     """Judge a map by all measures at once.
 
@@ -58,6 +59,8 @@ def evaluate(
         always taken among all n rows; only the silhouette compares the drawn rows with each other.
     random_state : int, numpy.random.Generator or None
         Draws the rows; global generators are never touched.
+    verbose : bool
+        Show progress, on a terminal or in a notebook.
 
     Returns
     -------
@@ -94,6 +97,7 @@ def evaluate(
         label_neighbors=label_neighbors,
         sample=sample,
         random_state=random_state,
+        verbose=verbose,
     )[0]
 
 
@@ -106,12 +110,13 @@ def evaluate_with_curve(
     label_neighbors: int = 7,
     sample: int | None = None,
     random_state: RandomState = 0,
+    verbose: bool = False,
 ) -> tuple[dict[str, float], NDArray[np.float64]]:
     """Judge a map by all measures at once and keep the R_NX curve, which costs nothing more.
 
     Parameters
     ----------
-    X, Z, y, n_neighbors, label_neighbors, sample, random_state
+    X, Z, y, n_neighbors, label_neighbors, sample, random_state, verbose
         As for `evaluate`.
 
     Returns
@@ -138,7 +143,7 @@ def evaluate_with_curve(
         label_k = as_integer("evaluate", "label_neighbors", label_neighbors, 1, n - 1, "n - 1")
 
     given = None if sample is None else anchor_rows("evaluate", sample, n, random_state)
-    scores, curve = structure_scores(x, z, _rows(given, n, STRUCTURE_ANCHORS, random_state), k)
+    scores, curve = structure_scores(x, z, _rows(given, n, STRUCTURE_ANCHORS, random_state), k, verbose)
     if y is not None:
         neighbor_rows = _rows(given, n, n, random_state)
         silhouette_rows = _rows(given, n, SILHOUETTE_ROWS, random_state)

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from fastpdr._progress import progress
+
 DIRECT_COLUMNS = 8
 BLOCK_BYTES = 256 * 2**20
 # Both spaces' distances, keys, sorted keys and the rank tables of the R_NX curve, at their peak.
@@ -151,7 +153,9 @@ def row_blocks(rows: NDArray[np.int64], n: int) -> Iterator[NDArray[np.int64]]:
         yield rows[start : start + step]
 
 
-def block_orders(x: Points, z: Points, rows: NDArray[np.int64]) -> Iterator[tuple[Order, Order]]:
+def block_orders(x: Points, z: Points, rows: NDArray[np.int64], verbose: bool) -> Iterator[tuple[Order, Order]]:
     """Yield the orders of the same anchors in both spaces, block by block."""
-    for block in row_blocks(rows, len(x)):
-        yield Order(x.sqdist(block)), Order(z.sqdist(block))
+    with progress("judging", len(rows), shown=verbose) as bar:
+        for block in row_blocks(rows, len(x)):
+            yield Order(x.sqdist(block)), Order(z.sqdist(block))
+            bar.update(len(block))

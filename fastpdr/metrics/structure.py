@@ -32,6 +32,7 @@ def trustworthiness(
     n_neighbors: int = 12,
     sample: int | None = None,
     random_state: RandomState = 0,
+    verbose: bool = False,
 ) -> float:
     """Share of the map's neighbourhoods that is no intrusion from afar.
 
@@ -52,6 +53,8 @@ def trustworthiness(
         taken among all n rows, so the estimate is unbiased.
     random_state : int, numpy.random.Generator or None
         Draws the anchors; global generators are never touched.
+    verbose : bool
+        Show progress, on a terminal or in a notebook.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def trustworthiness(
     >>> metrics.trustworthiness(X, X), round(metrics.trustworthiness(X, X[:, 2:]), 2)
     (1.0, 0.94)
     """
-    pair = _Pair.of("trustworthiness", X, Z, sample, random_state)
+    pair = _Pair.of("trustworthiness", X, Z, sample, random_state, verbose)
     k = as_rank_neighbors("trustworthiness", n_neighbors, pair.n)
     return _rank_score(sum(_excess(x, z, k) for x, z in pair.orders()), pair, k)
 
@@ -93,6 +96,7 @@ def continuity(
     n_neighbors: int = 12,
     sample: int | None = None,
     random_state: RandomState = 0,
+    verbose: bool = False,
 ) -> float:
     """Share of the data's neighbourhoods that the map does not tear apart.
 
@@ -101,7 +105,7 @@ def continuity(
 
     Parameters
     ----------
-    X, Z, n_neighbors, sample, random_state
+    X, Z, n_neighbors, sample, random_state, verbose
         As for `trustworthiness`.
 
     Returns
@@ -127,7 +131,7 @@ def continuity(
     >>> round(metrics.continuity(X, X[:, 2:]), 2)
     0.96
     """
-    pair = _Pair.of("continuity", X, Z, sample, random_state)
+    pair = _Pair.of("continuity", X, Z, sample, random_state, verbose)
     k = as_rank_neighbors("continuity", n_neighbors, pair.n)
     return _rank_score(sum(_excess(z, x, k) for x, z in pair.orders()), pair, k)
 
@@ -139,6 +143,7 @@ def neighborhood_preservation(
     n_neighbors: int = 12,
     sample: int | None = None,
     random_state: RandomState = 0,
+    verbose: bool = False,
 ) -> float:
     """Mean overlap of the k nearest neighbours in data and map, Q_NX(k).
 
@@ -146,7 +151,7 @@ def neighborhood_preservation(
 
     Parameters
     ----------
-    X, Z, sample, random_state
+    X, Z, sample, random_state, verbose
         As for `trustworthiness`.
     n_neighbors : int
         k, with 1 <= k <= n - 1.
@@ -174,7 +179,7 @@ def neighborhood_preservation(
     >>> round(metrics.neighborhood_preservation(X, X[:, 2:], n_neighbors=15), 2)
     0.57
     """
-    pair = _Pair.of("neighborhood_preservation", X, Z, sample, random_state)
+    pair = _Pair.of("neighborhood_preservation", X, Z, sample, random_state, verbose)
     k = as_integer("neighborhood_preservation", "n_neighbors", n_neighbors, 1, pair.n - 1, "n - 1")
     return sum(_shared(x, z, k) for x, z in pair.orders()) / (pair.m * k)
 
@@ -186,6 +191,7 @@ def rnx_curve(
     k_max: int | None = None,
     sample: int | None = None,
     random_state: RandomState = 0,
+    verbose: bool = False,
 ) -> NDArray[np.float64]:
     """Neighbourhood agreement above chance for every neighbourhood size, R_NX(K).
 
@@ -194,7 +200,7 @@ def rnx_curve(
 
     Parameters
     ----------
-    X, Z, sample, random_state
+    X, Z, sample, random_state, verbose
         As for `trustworthiness`.
     k_max : int, optional
         Last K, with 1 <= k_max <= n - 2; by default n - 2.
@@ -224,7 +230,7 @@ def rnx_curve(
     >>> metrics.rnx_curve(X, X[:, 2:]).shape
     (148,)
     """
-    return _rnx_curve("rnx_curve", X, Z, k_max, sample, random_state)
+    return _rnx_curve("rnx_curve", X, Z, k_max, sample, random_state, verbose)
 
 
 def rnx_auc(
@@ -234,6 +240,7 @@ def rnx_auc(
     k_max: int | None = None,
     sample: int | None = None,
     random_state: RandomState = 0,
+    verbose: bool = False,
 ) -> float:
     """Area under the R_NX curve over log K: one figure for all neighbourhood sizes.
 
@@ -241,7 +248,7 @@ def rnx_auc(
 
     Parameters
     ----------
-    X, Z, k_max, sample, random_state
+    X, Z, k_max, sample, random_state, verbose
         As for `rnx_curve`.
 
     Returns
@@ -266,14 +273,14 @@ def rnx_auc(
     >>> round(metrics.rnx_auc(X, X[:, 2:]), 2)
     0.48
     """
-    return log_k_mean(_rnx_curve("rnx_auc", X, Z, k_max, sample, random_state))
+    return log_k_mean(_rnx_curve("rnx_auc", X, Z, k_max, sample, random_state, verbose))
 
 
 def structure_scores(
-    x: NDArray, z: NDArray, rows: NDArray[np.int64], n_neighbors: int
+    x: NDArray, z: NDArray, rows: NDArray[np.int64], n_neighbors: int, verbose: bool
 ) -> tuple[dict[str, float], NDArray[np.float64]]:
     """Return the four structure measures of checked arguments, and the R_NX curve, from one pass over the anchors."""
-    pair = _Pair(x, z, rows)
+    pair = _Pair(x, z, rows, verbose)
     k, k_max = n_neighbors, pair.n - 2
     intruding = torn = 0
     counts = np.zeros(k_max, dtype=np.int64)
@@ -298,11 +305,14 @@ class _Pair:
     x: NDArray
     z: NDArray
     rows: NDArray[np.int64]
+    verbose: bool
 
     @classmethod
-    def of(cls, function: str, X: ArrayLike, Z: ArrayLike, sample: object, random_state: RandomState) -> _Pair:
+    def of(
+        cls, function: str, X: ArrayLike, Z: ArrayLike, sample: object, random_state: RandomState, verbose: bool
+    ) -> _Pair:
         x, z = as_matrices(function, X, Z)
-        return cls(x, z, anchor_rows(function, sample, len(x), random_state))
+        return cls(x, z, anchor_rows(function, sample, len(x), random_state), verbose)
 
     @property
     def n(self) -> int:
@@ -313,7 +323,7 @@ class _Pair:
         return len(self.rows)
 
     def orders(self) -> Iterator[tuple[Order, Order]]:
-        return block_orders(Points(self.x), Points(self.z), self.rows)
+        return block_orders(Points(self.x), Points(self.z), self.rows, self.verbose)
 
 
 def _excess(judge: Order, other: Order, k: int) -> int:
@@ -351,8 +361,9 @@ def _rnx_curve(
     k_max: int | None,
     sample: int | None,
     random_state: RandomState,
+    verbose: bool,
 ) -> NDArray[np.float64]:
-    pair = _Pair.of(function, X, Z, sample, random_state)
+    pair = _Pair.of(function, X, Z, sample, random_state, verbose)
     if pair.n < 3:
         raise ValueError(f"{function}: X must have at least 3 rows, got {pair.n}")
     last = pair.n - 2

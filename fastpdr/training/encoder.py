@@ -43,11 +43,21 @@ class InputScaling(nn.Module):
 
     @classmethod
     def fit(cls, x: torch.Tensor, block: int = 65536) -> InputScaling:
-        """Mean of the columns of x ``[n, d]`` and root mean square of all centred entries (1 where that is 0)."""
+        """Mean of the columns of x ``[n, d]`` and root mean square of all centred entries.
+
+        Raises
+        ------
+        ValueError
+            If all rows are the same, or so large that their squares overflow.
+        """
         n = len(x)
+        if not any(bool((part != x[:1]).any()) for part in x.split(block)):
+            raise ValueError(f"all {n} rows of X are the same: there is nothing to learn from them")
         mean = sum(part.double().sum(0) for part in x.split(block)) / n
         square = sum((part.double() - mean).square().mean(1).sum() for part in x.split(block)) / n
         scale = torch.as_tensor(square).sqrt()
+        if not bool(scale.isfinite()):
+            raise ValueError("the values of X are so large that their squares overflow: divide them by a number first")
         return cls(torch.as_tensor(mean), torch.where(scale > 0, scale, 1.0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -128,6 +128,7 @@ def train(
         state.settled = exaggeration == 1.0 and state.epoch >= settings.n_epochs * ANNEALED_SHARE
         state.loss_history.append(step.mean_loss())
         state.gradient_norm = step.gradient_norm()
+        LOG.debug("epoch %d: loss %.6g, rate %.3g", state.epoch, state.loss_history[-1], state.learning_rate)
         require_finite(state)
         if run_callbacks(callbacks, state):
             break

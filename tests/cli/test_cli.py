@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import platform
+import re
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from reports import Page, unpacked
 from running import NAMES, D, N, X, entries, run, y
@@ -816,6 +820,8 @@ def test_info():
     output = run("info")
     assert f"version {fastpdr.__version__}" in output
     assert "kernels: student_t_kl" in output
+    assert f"threads {torch.get_num_threads()}" in output
+    assert f"devices: cpu {platform.machine()}, {os.cpu_count()} processors" in output
     assert json.loads(CliRunner().invoke(main, ["info", "--json"]).output) == fastpdr.build_info()
 
 
@@ -824,6 +830,38 @@ def test_help_and_version():
     for command in ("fit", "train", "pipeline", "transform", "export", "demo", "info"):
         assert command in run("--help")
         assert f"Usage: main {command}" in run(command, "--help")
+
+
+# Logs
+
+
+def stderr_of(*arguments):
+    result = CliRunner().invoke(main, [*map(str, arguments), "--n-epochs", "2"])
+    assert result.exit_code == 0, result.output
+    return result.stderr.splitlines()
+
+
+@pytest.mark.parametrize("options", [["-v"], ["--verbose"], ["-vv"], ["-v", "-v"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_verbosity_before_and_after_the_command(npy, options, first):
+    command = ["fit", npy, "-o", "out", "-q"]
+    lines = stderr_of(*options, *command) if first else stderr_of(*command, *options)
+    assert all(re.match(r"\d\d:\d\d:\d\d (INFO|DEBUG) ", line) for line in lines)
+    for part in ("x.npy: reading", "training on cpu", "placing 80 rows", "judging the map"):
+        assert any(f" INFO {part}" in line or f": {part}" in line for line in lines), part
+    assert any(" DEBUG epoch 2: loss " in line for line in lines) == (options not in (["-v"], ["--verbose"]))
+
+
+def test_verbosity_adds_up(npy):
+    assert any(" DEBUG " in line for line in stderr_of("-v", "fit", npy, "-o", "out", "-v"))
+
+
+def test_without_verbosity_nothing_is_logged_and_no_trace_is_left(npy):
+    logger = logging.getLogger("fastpdr")
+    before = logger.level, list(logger.handlers)
+    assert stderr_of("fit", npy, "-o", "out") == []
+    stderr_of("-vv", "fit", npy, "-o", "again")
+    assert (logger.level, logger.handlers) == before
 
 
 # Files

@@ -143,23 +143,14 @@ def test_values_of_an_optional_column_may_be_missing(here):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.csv", "a,b\n1,2\n3,4,5\n", "Expected 2 fields in line 3, saw 3"),
         ("x.csv", "a,b\n1,2,3\n4,5,6\n", "line 2 has 3 fields, but line 1 has 2"),
         ("x.csv", "a,b\n1,2\n3\n4,5\n", "NaN or infinite values, fill or remove them; in column b (1 of 3 rows)"),
-        ("x.csv", "a,b\n1,\n2,\n3,\n4,\n", "in column b (4 of 4 rows)"),
-        ("x.csv", "", "No columns to parse from file"),
-        ("x.tsv", "", "No columns to parse from file"),
         ("x.csv", "a,b\n", "there are no rows"),
-        ("x.json", "", "Expecting value"),
         ("x.json", "[1, 2", "Expecting"),
         ("x.json", "3", "must be a list of records"),
-        ("x.json", "[]", "must be a list of records"),
         ("x.json", "[1, 2]", "must be a list of records"),
-        ("x.json", "[[1, 2], [3]]", "inhomogeneous"),
         ("x.json", '{"a": [1, 2], "b": [3]}', "same length"),
         ("x.json", "[" * 100_000, "nested too deeply"),
-        ("x.npy", "", "not a complete NumPy file"),
-        ("x.parquet", "", "x.parquet"),
         ("x.pkl", "cos\nsystem", "reading a pickle can run any code"),
     ],
 )
@@ -178,11 +169,6 @@ def test_an_infinite_value_is_named(here):
     assert "in column 2 (1 of 80 rows)" in run("fit", "x.npy", "-o", "out", code=2)
 
 
-def test_constant_columns_are_learnt_from(here):
-    pd.DataFrame(np.column_stack([X, np.ones(N)])).add_prefix("c").to_csv("x.csv", index=False)
-    run("fit", "x.csv", "-o", "out", "--n-epochs", 1)
-
-
 def test_unreadable_pickles(here):
     (here / "x.pkl").write_bytes(b"\x80\x04nonsense")
     with (
@@ -190,16 +176,6 @@ def test_unreadable_pickles(here):
         pytest.raises(ValueError, match=r"x.pkl: not a readable pickle"),
     ):
         data.read("x.pkl", allow_pickle=True)
-
-
-def test_bad_folders(here):
-    (here / "parts").mkdir()
-    with pytest.raises(ValueError, match=r"parts: the folder holds no .npy files"):
-        data.read("parts")
-    np.save(here / "parts/a.npy", X)
-    np.save(here / "parts/b.npy", X[:, :2])
-    with pytest.raises(ValueError, match=r"as many columns as a.npy, .* but b.npy has shape \[80, 2\]"):
-        data.read("parts")
 
 
 def test_bad_names_of_arrays(here):
@@ -219,6 +195,6 @@ def test_a_damaged_h5ad(here):
 
 
 def test_h5ad_without_its_package(here, monkeypatch):
-    (here / "x.h5ad").write_bytes(b"")
+    (here / "x.h5ad").write_bytes(b"cells")
     monkeypatch.setitem(sys.modules, "anndata", None)
     assert "reading .h5ad needs anndata: pip install 'fastpdr[h5ad]'" in run("fit", "x.h5ad", "-o", "out", code=1)

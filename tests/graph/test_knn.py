@@ -17,7 +17,7 @@ from conftest import no_gpu
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from fastpdr import KNNGraph
+from fastpdr import KNNGraph, _progress
 from fastpdr.graph import inverted, knn, search
 
 METRICS = {
@@ -286,6 +286,7 @@ def test_verbose_says_index_and_recall(clusters, capsys, monkeypatch):
     assert "recall=" in said
     assert "row/s" not in said  # no terminal
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(_progress, "DELAY", 0)
     KNNGraph.build(clusters, 5, verbose=True, random_state=0)
     assert "row/s" in capsys.readouterr().err
 

@@ -12,13 +12,12 @@ from typing import Any
 import click
 import yaml
 
+from fastpdr._files import replace_folder, written_aside
 from fastpdr.cli import config as configs
 from fastpdr.cli import output
-from fastpdr.cli.output import written_aside
 from fastpdr.cli.sweep.config import EPOCHS, METRICS, Sweep
 from fastpdr.cli.sweep.ledger import LOCK, STUDY, Record
 from fastpdr.cli.sweep.space import label
-from fastpdr.estimators.saving import replace_folder
 
 TRIALS, BEST, BEST_CONFIG, GRAPHS, TRACKED = "trials.csv", "best", "best.yml", "graphs", "wandb"
 OWN = {STUDY, TRIALS, BEST, BEST_CONFIG, GRAPHS, TRACKED}

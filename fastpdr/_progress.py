@@ -1,0 +1,32 @@
+"""What tells people how far a long work is: bars of progress, and a line of the log when a part of it is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm.auto import tqdm
+
+LOG = logging.getLogger("fastpdr")
+DELAY = 0.5  # seconds, before which no bar appears
+
+
+def progress(label: str, total: int | None, *, shown: bool = True) -> Any:
+    """Return a bar over rows, to be used in a with statement and told ``update(count)``.
+
+    It goes when the work is done, and never comes where the work is short, where stderr is no terminal (a notebook has
+    a bar of its own), or where ``shown`` is false.
+    """
+    hidden = None if shown else True
+    return tqdm(total=total, desc=label, unit="row", disable=hidden, leave=False, delay=DELAY, dynamic_ncols=True)
+
+
+@contextmanager
+def phase(label: str) -> Iterator[None]:
+    """Log how long a part of the work took."""
+    start = time.perf_counter()
+    yield
+    LOG.info("%s: %.2f s", label, time.perf_counter() - start)
