@@ -15,8 +15,9 @@ import yaml
 from fastpdr.cli import config as configs
 from fastpdr.cli import output
 from fastpdr.cli.output import written_aside
-from fastpdr.cli.sweep.config import EPOCHS, METRICS, Sweep
+from fastpdr.cli.sweep.config import Sweep
 from fastpdr.cli.sweep.ledger import LOCK, STUDY, Record
+from fastpdr.cli.sweep.sections import EPOCHS, METRICS
 from fastpdr.cli.sweep.space import label
 from fastpdr.estimators.saving import replace_folder
 
