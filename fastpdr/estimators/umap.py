@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
@@ -15,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
-from fastpdr.estimators.base import HIDDEN_DIMS, Fit
+from fastpdr.estimators.base import CHECKPOINT_EVERY, HIDDEN_DIMS, Fit
 from fastpdr.estimators.neighbors import FEW_ROWS, NeighborEmbedding, require_targets
 from fastpdr.estimators.resolve import place, require_width
 from fastpdr.graph import KNNGraph, continuous_intersection, fuzzy_set
@@ -105,6 +106,8 @@ class ParametricUMAP(NeighborEmbedding):
     early_stopping_patience, early_stopping_min_delta, clip_grad_value, clip_grad_norm, extra_components
         As in :class:`fastpdr.ParametricTSNE`.
     input_noise, neighbor_noise, preset, init, precision, device, random_state, callbacks, verbose
+        As in :class:`fastpdr.ParametricTSNE`.
+    max_time, checkpoint_dir, checkpoint_every, resume
         As in :class:`fastpdr.ParametricTSNE`.
 
     Attributes
@@ -209,6 +212,10 @@ class ParametricUMAP(NeighborEmbedding):
         random_state: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        max_time: float | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = CHECKPOINT_EVERY,
+        resume: bool | str = "auto",
         verbose: bool | int = False,
     ) -> None:
         self._set_parameters(locals())
