@@ -50,12 +50,14 @@ class ParametricLargeVis(NeighborEmbedding):
         As in :class:`fastpdr.ParametricTSNE`.
     init, precision, device, random_state, callbacks, verbose
         As in :class:`fastpdr.ParametricTSNE`.
+    max_time, checkpoint_dir, checkpoint_every, resume
+        As in :class:`fastpdr.ParametricTSNE`.
 
     Attributes
     ----------
     graph_ : scipy.sparse.csr_matrix of shape (n, n)
         The similarities, with what ``y`` changes.
-    encoder_, embedding_, loss_history_, n_iter_, n_features_in_, feature_names_in_
+    encoder_, embedding_, loss_history_, n_iter_, n_features_in_, feature_names_in_, drift_
         As in :class:`fastpdr.ParametricUMAP`.
 
     Examples

@@ -128,6 +128,9 @@ class ParametricUMAP(NeighborEmbedding):
         Rows learnt from, of all calls of ``partial_fit`` together; None where an older saved model does not say.
     training_seconds_ : float
         How long that took; None likewise.
+    drift_ : float or None
+        How far the last :meth:`partial_fit` moved the rows that were given with landmark positions: the mean distance
+        between their places on the map before and now, in units of the map. None where there was no such map or row.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
