@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -191,9 +190,9 @@ def test_a_saved_map_does_not_know_the_folder(X, tmp_path):
 
 # Killed ---------------------------------------------------------------------------------------------------------------
 
-# Imports once; for every line of its input it forks a process that trains in the folder named there.
+# Imports once; for every line of its input it forks a process that trains in a folder, and kills it after some seconds.
 TRAINER = """
-import os, sys
+import os, signal, sys, time
 import numpy as np, torch
 import fastpdr.estimators
 from fastpdr import ParametricUMAP
@@ -201,19 +200,22 @@ torch.set_num_threads(1)
 X = np.random.default_rng(0).normal(size=(150, 8)).astype(np.float32)
 def train(folder, result):
     umap = ParametricUMAP(
-        n_epochs=8, batch_size=128, hidden_dims=(16,), random_state=0, checkpoint_dir=folder, checkpoint_every=0.0
+        n_epochs=8, batch_size=128, hidden_dims=(16,), random_state=0, checkpoint_dir=folder, checkpoint_every=0
     )
     Z = umap.fit_transform(X)
     weights = torch.cat([p.detach().reshape(-1) for p in umap.encoder_.parameters()]).numpy()
     with open(result, "wb") as file:
         np.savez(file, Z=Z, loss=umap.loss_history_, weights=weights)
 for line in sys.stdin:
-    process = os.fork()
+    folder, result, delay = line.split()
+    begun, process = time.monotonic(), os.fork()
     if process == 0:
-        train(*line.split())
+        train(folder, result)
         os._exit(0)
-    print(process, flush=True)
-    print(os.waitpid(process, 0)[1], flush=True)
+    if delay != "never":
+        time.sleep(float(delay))
+        os.kill(process, signal.SIGKILL)  # or what is left of it, since nobody has waited for it
+    print(os.waitpid(process, 0)[1], time.monotonic() - begun, flush=True)
 """
 
 
@@ -224,22 +226,19 @@ def test_killed_at_ten_random_moments_the_map_is_that_of_an_undisturbed_training
     moments, kills, finished, resumed = random.Random(0), 0, 0, 0
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as server:
 
-        def run(folder, result, delay=None):
-            server.stdin.write(f"{tmp_path / folder} {tmp_path / result}\n")
+        def run(folder, result, delay="never"):
+            server.stdin.write(f"{tmp_path / folder} {tmp_path / result} {delay}\n")
             server.stdin.flush()
-            process = int(server.stdout.readline())
-            if delay is not None:
-                time.sleep(delay)
-                os.kill(process, signal.SIGKILL)  # a zombie at worst: its parent waits for it after this line is read
-            return int(server.stdout.readline())
+            code, seconds = server.stdout.readline().split()
+            return int(code), float(seconds)
 
-        begun = time.monotonic()
-        assert run("undisturbed", "expected.npz") == 0
-        duration = time.monotonic() - begun
+        code, duration = run("undisturbed", "expected.npz")
+        assert code == 0
         while kills < KILLS or finished == 0:
             folder, result = f"killed{finished}", f"result{finished}.npz"
             resumed += any((tmp_path / folder).glob(FILES))
-            code = run(folder, result, moments.uniform(0, 0.4 * duration) if kills < KILLS else None)
+            code, _ = run(folder, result, moments.uniform(0, 0.5 * duration) if kills < KILLS else "never")
+            assert code in (0, signal.SIGKILL)
             kills += code == signal.SIGKILL
             finished += code == 0
         server.stdin.close()
