@@ -194,6 +194,7 @@ def test_a_saved_map_does_not_know_the_folder(X, tmp_path):
 TRAINER = """
 import os, signal, sys, time
 import numpy as np, torch
+import faiss, scipy.optimize, torch._dynamo
 import fastpdr.estimators
 from fastpdr import ParametricUMAP
 torch.set_num_threads(1)
