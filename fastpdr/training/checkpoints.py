@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from fastpdr._files import written_aside
 from fastpdr.training.callbacks import Callback, TrainingState
 from fastpdr.training.signals import Signals
 from fastpdr.training.step import Step
@@ -284,15 +285,10 @@ def write(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -
     """Write a checkpoint aside, flush it to the disk, rename it."""
     text = json.dumps({"format_version": FORMAT_VERSION, **facts})
     content = to_bytes(tensors, {HEADER: text, "crc32": str(checksum(tensors, text))})
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read(path: Path) -> Checkpoint:
