@@ -2,12 +2,16 @@
 
 Commands import what they need when they run, so that --help answers at once.  Bad input ends with exit code 2, a
 failure on the way with 1; either way with one line that begins with "Error:", unless --debug asks for the traceback.
+Ctrl-C ends with 130 and SIGTERM with 143, after a checkpoint where there are such.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,15 +52,35 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _ended_in_order():
                 warnings.showwarning = show_warning  # type: ignore[assignment]
                 return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            raise click.exceptions.Exit(128 + signal.SIGINT) from None
         except Exception as error:
             if ctx.params["debug"]:
                 raise
             _end(error)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: with what it wrote aside removed."""
+
+    def end(number: int, _: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def show_warning(message: Warning | str, *_: Any) -> None:
@@ -120,6 +144,13 @@ def main(debug: bool) -> None:
     "--neighbors", type=click.IntRange(min=1), metavar="K", help="Add K neighbours of each row to a .csv or .parquet."
 )
 @click.option("--embedding-in-model", is_flag=True, help="Put the map of the rows learnt from into model/ as well.")
+@click.option(
+    "--checkpoint",
+    "checkpoint_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of checkpoints; the same command goes on from them after an interruption.",
+)
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def _fit(

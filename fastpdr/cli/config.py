@@ -38,6 +38,7 @@ NOT_IN_FILES = {
     "parametric_reconstruction_loss_fcn", "target_metric", "target_n_neighbors", "target_weight",
 }  # fmt: skip
 OTHER_TYPES: dict[str, tuple[Any, Any]] = {
+    "checkpoint_dir": (str | None, None),
     "init": (Literal["random", "pca"], "random"),
     "device": (str, "auto"),
     "random_state": (Annotated[int, Field(ge=0)], 0),

@@ -13,6 +13,8 @@ from typing import Any
 from fastpdr._files import replace_folder, strict_json, written_aside
 from fastpdr._versions import versions as versions  # of every result
 
+ASIDE = ".aside-"  # folders of a command that was killed begin so
+
 
 @contextmanager
 def writable_folder(folder: Path) -> Iterator[None]:
@@ -38,7 +40,7 @@ def filled_folder(folder: Path, own: Collection[str]) -> Iterator[Path]:
     Entries of the names in `own` that were not written this time are removed: they would contradict the new ones.
     """
     with writable_folder(folder):
-        aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=folder))
+        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
         try:
             yield aside
             written = list(aside.iterdir())
@@ -60,7 +62,7 @@ def refuse_used_folder(folder: Path, overwrite: bool, argument: str) -> None:
 
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{argument} {folder} is not a folder")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
+    if folder.exists() and not overwrite and not all(entry.name.startswith(ASIDE) for entry in folder.iterdir()):
         raise ValueError(f"{argument} {folder} is not empty; --overwrite replaces what fastpdr wrote there")
     try:
         check_target(folder / "model", overwrite=overwrite)

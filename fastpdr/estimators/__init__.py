@@ -3,6 +3,7 @@
 from fastpdr.estimators.export import to_exported_program, to_onnx
 from fastpdr.estimators.largevis import ParametricLargeVis
 from fastpdr.estimators.saving import load, load_label_encoder, save
+from fastpdr.estimators.stopping import TrustworthinessStopping
 from fastpdr.estimators.tsne import MultiscaleParametricTSNE, ParametricTSNE
 from fastpdr.estimators.umap import ParametricUMAP
 
@@ -11,6 +12,7 @@ __all__ = [
     "ParametricLargeVis",
     "ParametricTSNE",
     "ParametricUMAP",
+    "TrustworthinessStopping",
     "load",
     "load_label_encoder",
     "save",

@@ -40,16 +40,19 @@ from fastpdr.estimators.resolve import (
     resolve_device,
     use_bfloat16,
 )
+from fastpdr.estimators.resuming import open_checkpoints
 from fastpdr.estimators.saving import save
 from fastpdr.graph import KNNGraph
 from fastpdr.metrics import trustworthiness
 from fastpdr.training import InputScaling, TrainingSettings, TrainingState, build_encoder, train
 from fastpdr.training.callbacks import Callback, EarlyStopping, ProgressBar, close_callbacks
+from fastpdr.training.checkpoints import Checkpoints
 from fastpdr.training.encoder import ACTIVATIONS, Reduction
 from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import Objective
 
 HIDDEN_DIMS = (512, 512, 256, 128)
+CHECKPOINT_EVERY = 60.0  # seconds
 FULLY_SCORED_ROWS, SCORED_ROWS = 10_000, 2_000
 
 
@@ -108,6 +111,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         "n_jobs": [Integral, None],
         "random_state": ["random_state", Hidden(np.random.Generator)],
         "callbacks": [list, tuple, None],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
+        "checkpoint_dir": [str, os.PathLike, None],
+        "checkpoint_every": [Interval(Real, 0, None, closed="left")],
+        "resume": ["boolean", StrOptions({"auto"})],
         "verbose": ["verbose"],
     }
 
@@ -142,6 +149,11 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     n_jobs: int | None
     random_state: Any
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None
+    # A subclass that has its own signature need not have these.
+    max_time: float | None = None
+    checkpoint_dir: str | os.PathLike[str] | None = None
+    checkpoint_every: float = CHECKPOINT_EVERY
+    resume: bool | str = "auto"
     verbose: bool | int
 
     def _set_parameters(self, parameters: dict[str, Any]) -> None:
@@ -168,6 +180,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             If a parameter or X is not as documented; before any training.
         FloatingPointError
             If the loss stops being finite.
+        OSError
+            If ``checkpoint_dir`` cannot be written to; FileNotFoundError if there is nothing to resume.
         """
         return self._learn(X)
 
@@ -179,7 +193,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self._validate_params()
         data = self._validated(X, ensure_min_samples=2, reset=start is None)
         device = resolve_device(self.device)
-        seed = draw_seed(self.random_state)
+        checkpoints = open_checkpoints(self, data, y, landmarks, start, device)
+        seed = draw_seed(self.random_state) if checkpoints is None or checkpoints.seed is None else checkpoints.seed
+        if checkpoints is not None:
+            checkpoints.seed = seed
         home = home_of(data.nbytes + 2 * 4 * data.size, device)  # as given, scaled, and perhaps as components
         if home != device:
             LOG.info("%s: X stays in the host's memory, of which batches are copied ahead", type(self).__name__)
@@ -211,10 +228,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             objective, terms = self._make_objective(fit), self._make_terms(fit)
             settings = self._make_settings(fit, objective, float(scaling.scale) if own else 1.0)
             target = self._initial_map(rows) if start is None else None
-            if target is not None:
+            if target is not None and (checkpoints is None or checkpoints.found is None):
                 pretrain(network, inputs, target, settings, fit.generator)
             whole = network if own else nn.Sequential(encoder[0], Reduction(axes).to(device), network)
-            state = self._run(network, fit, objective, settings, self._observer(whole), terms)
+            state = self._run(network, fit, objective, settings, self._observer(whole), terms, checkpoints)
             if not own:
                 encoder[1].keep_outputs(self.n_components)
             if axes is not None:
@@ -444,6 +461,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             else float(self.input_noise),
             neighbor_noise=self._neighbor_noise(n),
             bfloat16=use_bfloat16(self.precision, fit.device),
+            max_time=self.max_time,
         )
 
     def _batch_size(self, n: int) -> int:
@@ -470,6 +488,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         settings: TrainingSettings,
         transform: Callable[[ArrayLike], NDArray[np.float32]],
         terms: Sequence[nn.Module],
+        checkpoints: Checkpoints | None,
     ) -> TrainingState:
         callbacks: list[Callback | Callable[[TrainingState], bool | None]] = list(self.callbacks or ())
         if self.early_stopping_patience is not None:
@@ -480,7 +499,9 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         name, length = type(self).__name__, f"at most {settings.n_epochs} epochs of {objective.per_epoch} steps"
         try:
             with phase(f"{name}: training on {fit.device}, {length}"):
-                return train(network, fit.inputs, objective, settings, fit.generator, transform, callbacks, terms)
+                return train(
+                    network, fit.inputs, objective, settings, fit.generator, transform, callbacks, terms, checkpoints
+                )
         finally:
             close_callbacks(callbacks)
 

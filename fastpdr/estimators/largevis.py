@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from fastpdr.estimators.base import HIDDEN_DIMS, Fit
+from fastpdr.estimators.base import CHECKPOINT_EVERY, HIDDEN_DIMS, Fit
 from fastpdr.estimators.neighbors import NeighborEmbedding, require_targets
 from fastpdr.estimators.resolve import perplexity_list
 from fastpdr.graph import KNNGraph, perplexity_affinities
@@ -49,12 +50,14 @@ class ParametricLargeVis(NeighborEmbedding):
         As in :class:`fastpdr.ParametricTSNE`.
     init, precision, device, random_state, callbacks, verbose
         As in :class:`fastpdr.ParametricTSNE`.
+    max_time, checkpoint_dir, checkpoint_every, resume
+        As in :class:`fastpdr.ParametricTSNE`.
 
     Attributes
     ----------
     graph_ : scipy.sparse.csr_matrix of shape (n, n)
         The similarities, with what ``y`` changes.
-    encoder_, embedding_, loss_history_, n_iter_, n_features_in_, feature_names_in_
+    encoder_, embedding_, loss_history_, n_iter_, n_features_in_, feature_names_in_, drift_
         As in :class:`fastpdr.ParametricUMAP`.
 
     Examples
@@ -107,6 +110,10 @@ class ParametricLargeVis(NeighborEmbedding):
         random_state: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        max_time: float | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = CHECKPOINT_EVERY,
+        resume: bool | str = "auto",
         verbose: bool | int = False,
     ) -> None:
         self._set_parameters(locals())

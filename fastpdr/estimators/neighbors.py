@@ -6,7 +6,7 @@ A method says how many neighbours it needs, how their distances become similarit
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from fastpdr.estimators import presets
 from fastpdr.estimators.base import Fit, ParametricEmbedding
 from fastpdr.estimators.resolve import near_rows
 from fastpdr.graph import KNNGraph, categorical_intersection
+from fastpdr.training import TrainingState
 from fastpdr.training.batches import EdgeBatches
 from fastpdr.training.objectives import Curve, Objective, PairObjective
 from fastpdr.training.terms import Landmarks
@@ -51,6 +52,7 @@ class NeighborEmbedding(ParametricEmbedding):
     target_weight: float
     landmark_loss_fn: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None
     landmark_loss_weight: float
+    drift_: float | None
 
     def fit(self, X: ArrayLike, y: ArrayLike | None = None, landmark_positions: ArrayLike | None = None) -> Any:
         """Learn the map.
@@ -81,7 +83,8 @@ class NeighborEmbedding(ParametricEmbedding):
         """Train the map that there is on further rows; the first call is :meth:`fit`.
 
         A map grows without moving where X holds rows that lie on it already and ``landmark_positions`` their places
-        (``transform`` of the map so far), with NaN for the new rows. Only the rows of this call are trained on.
+        (``transform`` of the map so far), with NaN for the new rows. Only the rows of this call are trained on. How far
+        the rows with positions have moved is ``drift_``. A loaded map is trained on like any other.
 
         Parameters
         ----------
@@ -98,7 +101,18 @@ class NeighborEmbedding(ParametricEmbedding):
             As :meth:`fit`.
         """
         start = getattr(self, "encoder_", None)
-        return self._learn(X, y, landmark_positions, start=start)
+        known = start is not None and landmark_positions is not None
+        before = self.transform(X) if known else None
+        self._learn(X, y, landmark_positions, start=start)
+        if before is not None:
+            held = np.isfinite(np.asarray(landmark_positions, dtype=np.float32)).all(1)
+            moved = np.linalg.norm(self.embedding_[held] - before[held], axis=1)
+            self.drift_ = float(moved.mean()) if held.any() else None
+        return self
+
+    def _keep(self, state: TrainingState, terms: Sequence[nn.Module], fit: Fit) -> None:
+        super()._keep(state, terms, fit)
+        self.drift_ = None
 
     def _make_objective(self, fit: Fit) -> Objective:
         neighbors = self._neighbors(fit)

@@ -224,6 +224,8 @@ def describe(estimator: ParametricEmbedding) -> dict[str, Any]:
     from fastpdr import __version__
 
     parameters, omitted = json_parameters(estimator)
+    if parameters.pop("checkpoint_dir", None) is not None:
+        omitted.append("checkpoint_dir")  # a place on this machine
     fitted = {name: getattr(estimator, name) for name in FITTED}
     fitted |= {name: getattr(estimator, name) for name in FITTED_BY_SOME if hasattr(estimator, name)}
     given = {name: getattr(estimator, name, None) for name in NETWORKS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from numbers import Real
@@ -14,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from fastpdr.estimators import presets
-from fastpdr.estimators.base import HIDDEN_DIMS, Fit, ParametricEmbedding
+from fastpdr.estimators.base import CHECKPOINT_EVERY, HIDDEN_DIMS, Fit, ParametricEmbedding
 from fastpdr.estimators.resolve import near_rows, perplexity_list
 from fastpdr.graph import perplexity_affinities
 from fastpdr.training.batches import EdgeBatches, RandomBatches
@@ -178,6 +179,19 @@ class ParametricTSNE(TSNE):
     callbacks : list, optional
         Functions of a :class:`fastpdr.training.TrainingState`, or objects with ``on_epoch_end``; called after each
         epoch. A true result stops the training. :mod:`fastpdr.tracking` has some.
+    max_time : float, optional
+        Seconds that the training may take, after the search for neighbours. Where its epochs take longer, the
+        schedules of the learning rate and of the extra components are shortened to end in time; the map then depends
+        on the speed of the machine. The time before an interruption counts.
+    checkpoint_dir : path-like, optional
+        Folder in which the training leaves checkpoints, and from which an interrupted one is resumed
+        (``docs/checkpoints.md``). Ctrl-C and SIGTERM then end after a checkpoint.
+    checkpoint_every : float
+        Seconds between two checkpoints, between any two steps.
+    resume : bool or "auto"
+        Whether to go on from the checkpoint in ``checkpoint_dir``. "auto" does where there is one: a finished training
+        of the same data and parameters is not repeated, one of others is replaced, while an unfinished one of others
+        is an error. True demands one, False starts anew.
     verbose : bool or int
         Show a progress bar.
 
@@ -248,6 +262,10 @@ class ParametricTSNE(TSNE):
         precomputed_knn: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        max_time: float | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = CHECKPOINT_EVERY,
+        resume: bool | str = "auto",
         verbose: bool | int = False,
     ) -> None:
         self._set_parameters(locals())
@@ -319,6 +337,10 @@ class MultiscaleParametricTSNE(TSNE):
         precomputed_knn: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        max_time: float | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = CHECKPOINT_EVERY,
+        resume: bool | str = "auto",
         verbose: bool | int = False,
     ) -> None:
         self._set_parameters(locals())

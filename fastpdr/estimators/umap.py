@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
@@ -15,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
-from fastpdr.estimators.base import HIDDEN_DIMS, Fit
+from fastpdr.estimators.base import CHECKPOINT_EVERY, HIDDEN_DIMS, Fit
 from fastpdr.estimators.neighbors import FEW_ROWS, NeighborEmbedding, require_targets
 from fastpdr.estimators.resolve import place, require_width
 from fastpdr.graph import KNNGraph, continuous_intersection, fuzzy_set
@@ -106,6 +107,8 @@ class ParametricUMAP(NeighborEmbedding):
         As in :class:`fastpdr.ParametricTSNE`.
     input_noise, neighbor_noise, preset, init, precision, device, random_state, callbacks, verbose
         As in :class:`fastpdr.ParametricTSNE`.
+    max_time, checkpoint_dir, checkpoint_every, resume
+        As in :class:`fastpdr.ParametricTSNE`.
 
     Attributes
     ----------
@@ -125,6 +128,9 @@ class ParametricUMAP(NeighborEmbedding):
         Rows learnt from, of all calls of ``partial_fit`` together; None where an older saved model does not say.
     training_seconds_ : float
         How long that took; None likewise.
+    drift_ : float or None
+        How far the last :meth:`partial_fit` moved the rows that were given with landmark positions: the mean distance
+        between their places on the map before and now, in units of the map. None where there was no such map or row.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -209,6 +215,10 @@ class ParametricUMAP(NeighborEmbedding):
         random_state: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        max_time: float | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = CHECKPOINT_EVERY,
+        resume: bool | str = "auto",
         verbose: bool | int = False,
     ) -> None:
         self._set_parameters(locals())

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from fastpdr import ops
+from fastpdr.training.seeds import ORDER, derived_seed
 
 DRAWN_AT_ONCE = 2**20  # rows of padded batches
 
@@ -25,16 +26,33 @@ class Batch(NamedTuple):
 
 
 class RandomBatches:
-    """Cuts a random order of the n rows into batches of equal size (give or take one): no row is left out."""
+    """Cuts a random order of the n rows into batches of equal size (give or take one): no row is left out.
+
+    The order of an epoch depends on the generator's seed and the number of the epoch alone.
+
+    Attributes
+    ----------
+    per_epoch : int
+        Batches of an epoch.
+    largest : int
+        Rows of a batch at most.
+    step : int
+        Batches drawn so far, from which :meth:`epoch` goes on; it may be set.
+    """
 
     def __init__(self, n: int, batch_size: int, generator: torch.Generator) -> None:
         self.n, self.generator = n, generator
         self.per_epoch = math.ceil(n / batch_size)
+        self.largest, self.step = math.ceil(n / self.per_epoch), 0
 
     def epoch(self, padded: bool = False) -> Iterator[Batch]:
-        """Yield the batches of one epoch: every row once. There is no padding; where ``padded``, they say so."""
-        order = torch.randperm(self.n, generator=self.generator, device=self.generator.device)
-        for rows in order.tensor_split(self.per_epoch):
+        """Yield the batches up to the end of an epoch, every row once; no padding, as they say where ``padded``."""
+        number, begin = divmod(self.step, self.per_epoch)
+        device = self.generator.device
+        generator = torch.Generator(device).manual_seed(derived_seed(self.generator.initial_seed(), ORDER, number))
+        order = torch.randperm(self.n, generator=generator, device=device)
+        for rows in order.tensor_split(self.per_epoch)[begin:]:
+            self.step += 1
             yield Batch(rows, torch.full((), len(rows), device=rows.device) if padded else None)
 
 
@@ -51,29 +69,37 @@ class EdgeBatches:
         Batches of an epoch. None: as many as draw every edge ``weight / largest weight`` times in expectation. (UMAP
         lists an edge once for each of its directions: its epoch is two of these.)
     seed : int
-        Of the draws, which depend on nothing else.
+        Of the draws, which depend on it and the number of the step alone.
+
+    Attributes
+    ----------
+    largest : int
+        Rows of a batch at most.
+    step : int
+        Batches drawn so far, from which :meth:`epoch` goes on; it may be set.
     """
 
     def __init__(self, graph: torch.Tensor, batch_size: int, per_epoch: int | None, seed: int) -> None:
         self.indptr, self.indices, weights = graph.crow_indices(), graph.col_indices(), graph.values()
         self.table = ops.alias_table(weights)
         self.edges = max(1, batch_size // 2)
+        self.largest = 2 * self.edges
         visits = float(weights.double().sum() / weights.max()) / 2  # every edge is stored twice
         self.per_epoch = per_epoch or max(1, math.ceil(visits / self.edges))
         self.seed, self.step = seed, 0
 
     def epoch(self, padded: bool = False) -> Iterator[Batch]:
-        """Yield the batches of one epoch, their distinct rows ascending.
+        """Yield the batches up to the end of an epoch, their distinct rows ascending.
 
         Where ``padded``, the rows that were drawn again follow as padding: all batches have one size, and nothing waits
         for a device. Many are made at once there, since a kernel takes longer to start than to draw a batch.
         """
         if not padded:
-            for _ in range(self.per_epoch):
+            for _ in range(self.step % self.per_epoch, self.per_epoch):
                 yield Batch(torch.unique(self._draw(1)[0]))
             return
         together = max(1, DRAWN_AT_ONCE // (2 * self.edges))
-        for begin in range(0, self.per_epoch, together):
+        for begin in range(self.step % self.per_epoch, self.per_epoch, together):
             drawn = self._draw(min(together, self.per_epoch - begin))
             yield from map(Batch, *(part.unbind() for part in duplicates_last(drawn)))
 

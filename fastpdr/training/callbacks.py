@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,7 +54,9 @@ class TrainingState:
 class Callback(Protocol):
     """An object with this method, or a plain function of the state; a true result stops the training.
 
-    An object may have a method ``close`` as well, which is run once the training has ended, be it by an error.
+    An object may have a method ``close`` as well, which is run once the training has ended, be it by an error. One that
+    remembers what it saw has ``state_dict()``, which returns what JSON can hold, and ``load_state_dict(state)``: then a
+    training that is resumed goes on as if it had not been interrupted.
     """
 
     def on_epoch_end(self, state: TrainingState) -> bool | None:
@@ -78,6 +80,14 @@ class EarlyStopping:
             self.waited += 1
         return self.waited >= self.patience
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best, self.waited = state["best"], state["waited"]
+
 
 class ProgressBar:
     """A tqdm bar over the epochs, with loss and time left; silent where stderr is no terminal."""
@@ -86,9 +96,9 @@ class ProgressBar:
         self.bar = tqdm(total=n_epochs, desc=description, unit="epoch", disable=None, dynamic_ncols=True)
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        """Advance by one epoch."""
+        """Advance to the epoch."""
         self.bar.set_postfix(loss=f"{state.loss_history[-1]:.4f}", refresh=False)
-        self.bar.update()
+        self.bar.update(state.epoch - self.bar.n)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

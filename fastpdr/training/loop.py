@@ -1,5 +1,8 @@
 """The loop: the objective draws the batches of every epoch anew, a feed brings their rows, a step trains on each.
 
+What is drawn for a step is a function of the seed and its number, so that a training goes on from a checkpoint
+(``checkpoints.py``) at any step as if it had not been interrupted.
+
 On a GPU nothing is read back within an epoch, and steps are replayed from CUDA graphs (``step.py``), except where the
 loss has further terms, whose batches have sizes of their own.
 """
@@ -8,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +24,7 @@ from torch import nn
 from fastpdr import _native
 from fastpdr.training.batches import RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState, run_callbacks
+from fastpdr.training.checkpoints import Checkpoints, Training, digest
 from fastpdr.training.feed import feed
 from fastpdr.training.noise import Noise, Surroundings
 from fastpdr.training.objectives import Objective
@@ -50,6 +56,7 @@ class TrainingSettings:
     input_noise: float  # standard deviation
     neighbor_noise: float  # in units of the differences between neighbours
     bfloat16: bool
+    max_time: float | None = None  # seconds
 
 
 def train(
@@ -61,6 +68,7 @@ def train(
     transform: Callable[[ArrayLike], NDArray[np.float32]],
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] = (),
     terms: Sequence[nn.Module] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingState:
     """Train the encoder in place.
 
@@ -73,13 +81,15 @@ def train(
     objective, settings
         What is minimised, and how.
     generator : torch.Generator
-        Draws the noise.
+        Whose seed the noise depends on.
     transform
         Places raw rows with the encoder as it is, for callbacks.
     callbacks
         Run after each epoch; a true result stops.
     terms
         Further parts of the loss (:mod:`fastpdr.training.terms`); their parameters are trained too.
+    checkpoints
+        Where the training is kept, and perhaps goes on from.
 
     Returns
     -------
@@ -90,11 +100,14 @@ def train(
     ------
     FloatingPointError
         If the loss of an epoch is not finite.
+    KeyboardInterrupt, SystemExit
+        After a checkpoint, if there are such and Ctrl-C or SIGTERM came.
     """
     device = device_of(encoder, inputs)
     networks = [encoder, *(term for term in terms if any(True for _ in term.parameters()))]
     optimizer = make_optimizer(networks, settings, device)
-    noise = Noise(settings.input_noise, generator, device, surroundings(inputs, objective, settings, device))
+    near, largest = surroundings(inputs, objective, settings, device), objective.batches.largest
+    noise = Noise(settings.input_noise, generator, device, largest, near)
     step = Step(
         networks,
         objective,
@@ -110,28 +123,42 @@ def train(
     objective.fixed = graphs is not None
     run = step if graphs is None else Recorder(step, graphs, device)
     sources = [inputs] if objective.data is None else [inputs, objective.data]
-    number, steps = 0, settings.n_epochs * objective.per_epoch
+    steps = settings.n_epochs * objective.per_epoch
     rate_factor = make_schedule(settings, steps)
     state = TrainingState(encoder, settings.n_epochs, transform)
+    training = Training(networks, optimizer, step, state, callbacks, device)
+    if checkpoints is not None:
+        checkpoints.begin(training, digest(*objective.graph, *([] if near is None else [near.neighbors])))
+    objective.batches.step = training.number
+    begun = time.monotonic() - training.seconds
     for network in networks:
         network.train()
-    for epoch in range(settings.n_epochs):
-        exaggeration = settings.exaggeration if epoch < settings.exaggeration_epochs else 1.0
-        for batch, (x, *data) in feed(objective.epoch(), sources, device):
-            state.learning_rate = settings.learning_rate * rate_factor(number)
-            set_rate(optimizer, state.learning_rate)
-            fade = extra_weight(number / steps)
-            step_inputs = Inputs(batch, x, data[0] if data else None, fade, noise.draw(x))
-            run(step_inputs, Phase(exaggeration, fade == 0.0))
-            number += 1
-        state.epoch = epoch + 1
-        state.settled = exaggeration == 1.0 and state.epoch >= settings.n_epochs * ANNEALED_SHARE
-        state.loss_history.append(step.mean_loss())
-        state.gradient_norm = step.gradient_norm()
-        LOG.debug("epoch %d: loss %.6g, rate %.3g", state.epoch, state.loss_history[-1], state.learning_rate)
-        require_finite(state)
-        if run_callbacks(callbacks, state):
-            break
+    with nullcontext() if checkpoints is None else checkpoints.watching():
+        while not training.ended:
+            exaggeration = settings.exaggeration if state.epoch < settings.exaggeration_epochs else 1.0
+            for batch, (x, *data) in feed(objective.epoch(), sources, device):
+                place = schedule_place(training, steps, settings.max_time)
+                state.learning_rate = settings.learning_rate * rate_factor(place)
+                set_rate(optimizer, state.learning_rate)
+                fade = extra_weight(place / steps)
+                step_inputs = Inputs(batch, x, data[0] if data else None, fade, noise.draw(x, training.number))
+                run(step_inputs, Phase(exaggeration, fade == 0.0))
+                training.number += 1
+                training.seconds = time.monotonic() - begun
+                if settings.max_time is not None and training.seconds >= settings.max_time:
+                    break
+                if checkpoints is not None and checkpoints.due and training.number % objective.per_epoch:
+                    checkpoints.keep(training)
+            place = schedule_place(training, steps, settings.max_time)
+            state.epoch += 1
+            state.settled = exaggeration == 1.0 and extra_weight(place / steps) == 0.0
+            state.loss_history.append(step.mean_loss())
+            state.gradient_norm = step.gradient_norm()
+            LOG.debug("epoch %d: loss %.6g, rate %.3g", state.epoch, state.loss_history[-1], state.learning_rate)
+            require_finite(state)
+            training.ended = run_callbacks(callbacks, state) or place >= steps
+            if checkpoints is not None and (checkpoints.due or training.ended):
+                checkpoints.keep(training)
     for network in networks:
         network.eval()
     return state
@@ -187,6 +214,11 @@ def make_graphs(device: torch.device, terms: Sequence[nn.Module]) -> Graphs | No
     return CudaGraphs(device)
 
 
+def schedule_place(training: Training, steps: int, max_time: float | None) -> float:
+    """How far the schedules are, in steps: as many as were done, or the share of the time where that is further."""
+    return training.number if max_time is None else max(training.number, steps * min(1.0, training.seconds / max_time))
+
+
 def extra_weight(progress: float) -> float:
     """Weight of the extra components: falls linearly from 1 to 0 over the first share of the training."""
     return max(0.0, 1.0 - progress / ANNEALED_SHARE)
@@ -218,11 +250,11 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-def make_schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
+def make_schedule(settings: TrainingSettings, steps: int) -> Callable[[float], float]:
     """Share of the learning rate at a step: linear warm-up, then the schedule by name."""
     warm_up = min(WARM_UP_STEPS, steps // 10)
 
-    def factor(step: int) -> float:
+    def factor(step: float) -> float:
         if step < warm_up:
             return (step + 1) / warm_up
         progress = (step - warm_up) / max(1, steps - warm_up)

@@ -9,13 +9,14 @@ of numbers, since drawing is a tenth of a step.
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-POOL = 2**22  # numbers drawn once
+from fastpdr.training.seeds import OFFSET, POOL, derived_seed
+
+POOL_SIZE = 2**22  # numbers drawn once
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,11 @@ class Noise:
     deviation : float
         Of the Gaussian noise, per coordinate.
     generator : torch.Generator
-        Draws the pool.
+        Whose seed the pool and the places in it depend on.
     device : torch.device
         Where the rows of a batch are.
+    largest : int
+        Rows of a batch at most.
     surroundings : Surroundings, optional
         On that device.
     """
@@ -56,23 +59,23 @@ class Noise:
         deviation: float,
         generator: torch.Generator,
         device: torch.device,
+        largest: int,
         surroundings: Surroundings | None = None,
     ) -> None:
-        if generator.device != device:
-            generator = torch.Generator(device).manual_seed(generator.initial_seed())
-        self.deviation, self.generator, self.device = deviation, generator, device
-        self.surroundings = surroundings
-        self.offsets = random.Random(generator.initial_seed())
+        self.deviation, self.seed, self.device = deviation, generator.initial_seed(), device
+        self.largest, self.surroundings = largest, surroundings
         self.pool = torch.empty(0)
 
-    def draw(self, x: torch.Tensor) -> int:
-        """Where in the pool the numbers for the batch x ``[b, ...]`` begin."""
+    def draw(self, x: torch.Tensor, step: int) -> int:
+        """Where in the pool the numbers for the batch x ``[b, ...]`` of a step begin."""
         count = self._count(x)
         if count == 0:
             return 0
-        if count > len(self.pool) // 2:
-            self.pool = torch.empty(max(POOL, 2 * count), device=self.device).normal_(generator=self.generator)
-        return self.offsets.randrange(len(self.pool) - count + 1)
+        if len(self.pool) == 0:
+            generator = torch.Generator(self.device).manual_seed(derived_seed(self.seed, POOL))
+            size = max(POOL_SIZE, 2 * self.largest * (count // len(x)))
+            self.pool = torch.empty(size, device=self.device).normal_(generator=generator)
+        return derived_seed(self.seed, OFFSET, step) % (len(self.pool) - count + 1)
 
     def add(self, x: torch.Tensor, rows: torch.Tensor, begin: int | torch.Tensor) -> torch.Tensor:
         """Return x ``[b, ...]``, which are the rows ``[b]``, moved by the numbers that begin there.

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import signal
 import sys
 
 import numpy as np
@@ -21,6 +22,7 @@ import fastpdr
 from fastpdr._files import written_aside
 from fastpdr.cli import METHODS, METRICS, data, demo, main
 from fastpdr.cli.output import writable_folder, write_json
+from fastpdr.training.step import Step
 
 STRUCTURE = {"trustworthiness", "continuity", "neighborhood_preservation", "rnx_auc"}
 LABEL_METRICS = {"neighborhood_hit", "knn_accuracy", "silhouette"}
@@ -420,6 +422,42 @@ def test_a_failed_training_leaves_nothing(npy, here, monkeypatch, error, code):
     monkeypatch.setattr(fastpdr.ParametricTSNE, "fit_transform", fail)
     assert f"Error: {error}" in fit(npy, "-o", "out", code=code)
     assert not (here / "out").exists()
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_signal_ends_in_order_and_the_same_command_goes_on(npy, here, monkeypatch, name, checkpoint):
+    """Exit codes are those that a shell reports of a process that ended by the signal."""
+    number, call, steps = signal.Signals[name], Step.__call__, []
+
+    def interrupted(self, *inputs):
+        steps.append(1)
+        if len(steps) == 2:
+            os.kill(os.getpid(), number)
+        call(self, *inputs)
+
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    options = ["--checkpoint", "kept"] if checkpoint else []
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "__call__", interrupted)
+        result = CliRunner().invoke(main, ["fit", npy, "-o", "out", "--n-epochs", "4", *options])
+    assert result.exit_code == 128 + number, result.output
+    assert "Traceback" not in result.output
+    assert {name: signal.getsignal(name) for name in before} == before
+    assert entries(here) == {"x.npy", *(["kept"] if checkpoint else [])}
+    assert len(steps) == 2
+    run("fit", npy, "-o", "out", "--n-epochs", 4, *options)
+    run("fit", npy, "-o", "undisturbed", "--n-epochs", 4)
+    np.testing.assert_array_equal(np.load("out/embedding.npy"), np.load("undisturbed/embedding.npy"))
+
+
+def test_what_a_killed_command_left_is_no_obstacle(npy, here):
+    (here / "out" / ".aside-x1").mkdir(parents=True)
+    fit(npy, "-o", "out", "-q")
+    assert entries(here / "out") >= PARTS
 
 
 def test_debug_shows_the_traceback(npy):

@@ -21,6 +21,8 @@ class Objective(ABC):
 
     Attributes
     ----------
+    graph : tuple of torch.Tensor
+        What it is compared with, where that is the same for all batches.
     neighbors : torch.Tensor or None
         ``[n, k]`` int64, rows near each row, for noise on the input; whoever makes the objective knows them.
     fixed : bool
@@ -28,6 +30,7 @@ class Objective(ABC):
     """
 
     data: torch.Tensor | None = None  # [n, ...], of which similarities() is given the batch's rows
+    graph: tuple[torch.Tensor, ...] = ()
     neighbors: torch.Tensor | None = None
 
     def __init__(self, batches: RandomBatches | EdgeBatches) -> None:
@@ -40,7 +43,7 @@ class Objective(ABC):
         return self.batches.per_epoch
 
     def epoch(self) -> Iterator[Batch]:
-        """Draw the batches of one epoch."""
+        """Draw the batches up to the end of an epoch."""
         return self.batches.epoch(padded=self.fixed)
 
     @abstractmethod
@@ -70,7 +73,11 @@ class GraphObjective(Objective):
 
     def __init__(self, graph: torch.Tensor, batches: RandomBatches | EdgeBatches) -> None:
         super().__init__(batches)
-        self.graph = graph.crow_indices(), graph.col_indices(), graph.values()
+        self.graph: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = (
+            graph.crow_indices(),
+            graph.col_indices(),
+            graph.values(),
+        )
         self._capacities: dict[int, int] = {}
 
     def similarities(self, batch: Batch, data: torch.Tensor | None = None) -> torch.Tensor:
