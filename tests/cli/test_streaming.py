@@ -267,8 +267,10 @@ def test_progress_is_for_terminals(model, monkeypatch):
         def isatty(self):
             return True
 
+    from fastpdr import _progress
     from fastpdr.cli import transform
 
+    monkeypatch.setattr(_progress, "DELAY", 0)
     np.save("x.npy", X)
     for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)

@@ -366,7 +366,7 @@ def test_a_full_disk_leaves_what_was_there(whole, tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(saving, "save_file", filling(saving.save_file, lambda given: given[1]))
     monkeypatch.setattr(saving, "save_arrays", filling(saving.save_arrays, lambda given: given[1]))
-    monkeypatch.setattr(np, "save", filling(np.save, lambda given: given[0]))
+    monkeypatch.setattr(saving, "save_array", filling(saving.save_array, lambda given: given[0]))
     monkeypatch.setattr(Path, "write_text", filling(Path.write_text, lambda given: given[0]))
     with pytest.raises(OSError, match="No space left"):
         fastpdr.save(model, folder, overwrite=True, **beside)
