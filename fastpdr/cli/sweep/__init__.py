@@ -21,6 +21,7 @@ from fastpdr.cli.sweep.config import Sweep
 from fastpdr.cli.sweep.hub import Hub
 from fastpdr.cli.sweep.ledger import Ledger
 from fastpdr.cli.sweep.referee import Referee
+from fastpdr.cli.sweep.sections import NEED_LABELS
 from fastpdr.cli.sweep.trial import Bench
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
@@ -98,7 +99,7 @@ def _read(sweep: Sweep) -> data.Table:
     table = train.read(first.data)
     data.require_finite(table)
     learning.held_out_rows(table, first.data.held_out, first.model.random_state)
-    if sweep.metric in config.NEED_LABELS and learning.classes_of(table) is None:
+    if sweep.metric in NEED_LABELS and learning.classes_of(table) is None:
         raise ValueError(f"metric.name: {sweep.metric} needs labels that are classes, which the data has not")
     return table
 

@@ -15,8 +15,9 @@ import yaml
 from fastpdr._files import replace_folder, written_aside
 from fastpdr.cli import config as configs
 from fastpdr.cli import output
-from fastpdr.cli.sweep.config import EPOCHS, METRICS, Sweep
+from fastpdr.cli.sweep.config import Sweep
 from fastpdr.cli.sweep.ledger import LOCK, STUDY, Record
+from fastpdr.cli.sweep.sections import EPOCHS, METRICS
 from fastpdr.cli.sweep.space import label
 
 TRIALS, BEST, BEST_CONFIG, GRAPHS, TRACKED = "trials.csv", "best", "best.yml", "graphs", "wandb"

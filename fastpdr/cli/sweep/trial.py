@@ -21,8 +21,9 @@ from sklearn.utils import _safe_indexing
 
 from fastpdr.cli import config as configs
 from fastpdr.cli import data, fit, learning, tracked, train
-from fastpdr.cli.sweep.config import EPOCHS, METRICS, Sweep, target_of
+from fastpdr.cli.sweep.config import Sweep, target_of
 from fastpdr.cli.sweep.graphs import Graphs, Needed
+from fastpdr.cli.sweep.sections import EPOCHS, METRICS
 from fastpdr.training import TrainingState
 
 LOG = logging.getLogger("fastpdr")

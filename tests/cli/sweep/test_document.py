@@ -7,12 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running import blocks, commands, entries, run
 
 from fastpdr.cli import config as configs
-from fastpdr.cli import showing
-from fastpdr.cli.sweep import config, space, workers
+from fastpdr.cli import showing, train
+from fastpdr.cli.sweep import config, sections, space, workers
 
 pytest.importorskip("optuna")
 
@@ -22,7 +23,7 @@ TEXT = (ROOT / "docs/sweeps.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with all that the document speaks of, where every training takes two epochs of this process."""
+    """A folder with all that the document speaks of, where trainings take two epochs on few rows, in this process."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "configs", "configs")
     for text in blocks(TEXT, "yaml"):
@@ -32,6 +33,8 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(
         workers, "run_in_processes", lambda bench, referee, jobs, hub: workers.run_here(bench, referee, hub)
     )
+    read = train.read
+    monkeypatch.setattr(train, "read", lambda section: read(section).take(np.arange(300)))
     for name in ("draw_map", "write_report"):
         monkeypatch.setattr(showing, name, lambda path, *_: path.touch() or "")
     return tmp_path
@@ -49,7 +52,7 @@ def test_every_command(here):
 
 
 def test_the_document_names_all_there_is():
-    for name in (*space.KINDS, *config.METRICS, *config.UNSUPPORTED):
+    for name in (*space.KINDS, *sections.METRICS, *config.UNSUPPORTED):
         assert f"`{name}`" in TEXT
     for key in ("method", "metric", "parameters", "early_terminate", "run_cap", "data.held_out"):
         assert f"`{key}" in TEXT

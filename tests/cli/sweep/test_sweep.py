@@ -23,7 +23,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 import fastpdr
 from fastpdr import KNNGraph, metrics
 from fastpdr.cli import learning, showing
-from fastpdr.cli.sweep import config, ledger, workers
+from fastpdr.cli.sweep import config, ledger, sections, workers
 from fastpdr.cli.sweep.ledger import Ticket
 from fastpdr.cli.sweep.trial import Failed
 
@@ -92,7 +92,7 @@ def test_a_sweep_writes_all(here, undrawn, monkeypatch):
     assert entries(here / "out") == OWN
     rows = trials()
     assert [row["state"] for row in rows] == ["complete"] * 3
-    names = ["trial", "state", "learning_rate", *config.METRICS, "n_epochs", "message"]
+    names = ["trial", "state", "learning_rate", *sections.METRICS, "n_epochs", "message"]
     assert list(rows[0]) == names
     best = max(rows, key=lambda row: float(row["trustworthiness"]))
     parts = {

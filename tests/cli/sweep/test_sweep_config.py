@@ -97,6 +97,7 @@ def test_the_shortest_file_has_defaults(here):
     resolved = sweep.config_of({"learning_rate": 0.01})
     assert resolved.data.held_out == 0.2
     assert resolved.model.method == "mstsne"
+    assert load(here, data={"held_out": None}).fixed["data"]["held_out"] == 0.2
     assert resolved.model.learning_rate == 0.01
 
 
