@@ -30,7 +30,14 @@ LOG = logging.getLogger("fastpdr")
 
 JUDGED_ROWS = 1_000  # held-out rows that are looked at while a trial is trained
 TENTHS = 10
-WIDENING = ("n_neighbors", "perplexity", "perplexities", "affinity")  # more of it, more neighbours
+WIDENING = (
+    "n_neighbors",
+    "perplexity",
+    "perplexities",
+    "affinity",
+    "neighbor_noise",
+    "preset",
+)  # more of it, more neighbours
 
 
 @dataclass(frozen=True)

@@ -330,7 +330,7 @@ def test_trackers_of_the_file_look_at_every_trial(here):
 
 
 def test_nothing_is_searched_where_nothing_needs_it(here, builds):
-    search("--count", 1)
+    search("--count", 1, model={"neighbor_noise": 0.0})
     assert builds == []
     assert not (here / "out/graphs").exists()
 
