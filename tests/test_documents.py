@@ -1,4 +1,4 @@
-"""README.md, docs/getting-started.md and docs/results.md run as printed, in one folder each; trainings take one epoch."""
+"""README.md, docs/getting-started.md and docs/results.md run as printed, each in a folder; trainings take one epoch."""
 
 from __future__ import annotations
 
