@@ -537,7 +537,7 @@ def test_older_results_are_replaced_on_request_only(csv, here):
     [
         ("model", "fastpdr.estimators.saving.save_file"),
         ("embedding.npy", "fastpdr.cli.data.write_map"),
-        ("labels.npy", "numpy.save"),
+        ("labels.npy", "fastpdr.cli.fit.save_array"),
         ("metrics.json", "fastpdr.cli.output.write_json"),
         ("train.yml", "pathlib.Path.write_text"),
         ("map.png", "fastpdr.cli.showing.draw_map"),
