@@ -26,24 +26,6 @@ GROUP = re.compile(r"^(?P<names>\w+(, \w+)+)(?P<type> : .*)?\n(?P<body>( {4,}.*\
 ROLE = re.compile(r":(?:class|meth|func|mod|attr):`(?P<name>[\w.]+)`")
 
 
-def on_config(config: Any) -> Any:
-    """Leave out of the navigation what is not there: a page that is, but is not in it, is an error."""
-    config.nav = present(config.nav)
-    return config
-
-
-def present(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Entries of a navigation whose pages exist."""
-    kept = []
-    for entry in entries:
-        [(title, value)] = entry.items()
-        if isinstance(value, list):
-            kept.append({title: present(value)})
-        elif value in ROOT_PAGES.values() or (DOCS / value).exists():
-            kept.append(entry)
-    return kept
-
-
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that lie outside docs/, and those of the sources that pages link to."""
     pages = {ROOT / source: page for source, page in ROOT_PAGES.items()}
