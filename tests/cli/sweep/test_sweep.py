@@ -30,7 +30,7 @@ from fastpdr.cli.sweep.trial import Failed
 optuna = pytest.importorskip("optuna")
 
 OWN = {"study.db", "trials.csv", "best", "best.yml", ".lock"}
-SMALL = {"n_epochs": 2, "hidden_dims": [8]}
+SMALL = {"n_epochs": 2, "hidden_dims": [8], "neighbor_noise": 0.0}
 SPACE = {"learning_rate": {"distribution": "log_uniform_values", "min": 1e-3, "max": 1e-1}}
 HELD = learning.held_out_rows(learning.data.Table(X, NAMES[y]), 0.2, 0)
 
@@ -327,6 +327,11 @@ def test_trackers_of_the_file_look_at_every_trial(here):
     assert len((here / "log.csv").read_text().splitlines()) == 1 + 3
     assert len((here / "log-2.csv").read_text().splitlines()) == 1 + 3
     assert entries(here / "runs") == {"run-1", "run-2"}
+
+
+def test_noise_from_neighbours_needs_them_too(builds):
+    search("--count", 2, model={"neighbor_noise": "auto"})
+    assert builds == [("euclidean", 10)]
 
 
 def test_nothing_is_searched_where_nothing_needs_it(here, builds):
