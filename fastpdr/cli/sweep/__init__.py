@@ -158,6 +158,8 @@ def _conclude(sweep: Sweep, book: Ledger, total: int, *, interrupted: bool, quie
             f"\nInterrupted: {len(records)} of {total} trials are done, {kept}; the same command goes on", err=True
         )
         raise click.exceptions.Exit(INTERRUPTED)
+    if not records:
+        raise RuntimeError("no trial was run: W&B has handed out none, or its runs could not begin")
     if not ranked:
         raise RuntimeError(f"no trial of {len(records)} was completed; the last one: {records[-1].message}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 import signal
 import sys
 import threading
@@ -179,7 +178,7 @@ def test_ctrl_c_with_a_connection(monkeypatch):
     def agent(*arguments, **settings):
         stand_in.agent(*arguments, **settings | {"count": 1})
         with contextlib.suppress(KeyboardInterrupt):  # as W&B's does
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # to this thread, at once
 
     monkeypatch.setattr(wandb, "agent", agent)
     output = search("--count", 3, code=130, error=False)
@@ -195,6 +194,11 @@ def test_what_wandb_stops_is_pruned(monkeypatch):
 
     monkeypatch.setattr(learning, "learn", stopped)
     assert "trial 0 pruned: stopped by W&B" in search("--count", 1, code=1)
+
+
+def test_a_search_that_hands_out_nothing(monkeypatch):
+    StandIn(monkeypatch, [])
+    assert "Error: no trial was run: W&B has handed out none" in search("--count", 1, code=1)
 
 
 def test_with_a_connection_one_trial_at_a_time(monkeypatch):
