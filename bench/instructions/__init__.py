@@ -1,0 +1,1 @@
+"""Instructions of the kernels; see ``__main__.py``."""
