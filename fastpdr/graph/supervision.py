@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastpdr import ops
 from fastpdr._sparse import csr_tensor, index_dtype, scipy_csr
-from fastpdr.graph._rows import as_tensor
+from fastpdr.data import as_tensor
 from fastpdr.graph.knn import KNNGraph
 
 UNLABELLED = -1

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from fastpdr import ops
+from fastpdr._progress import phase
 from fastpdr.training.seeds import ORDER, derived_seed
 
 DRAWN_AT_ONCE = 2**20  # rows of padded batches
@@ -82,7 +83,8 @@ class EdgeBatches:
 
     def __init__(self, graph: torch.Tensor, batch_size: int, per_epoch: int | None, seed: int) -> None:
         self.indptr, self.indices, weights = graph.crow_indices(), graph.col_indices(), graph.values()
-        self.table = ops.alias_table(weights)
+        with phase("table of edges"):
+            self.table = ops.alias_table(weights)
         self.edges = max(1, batch_size // 2)
         self.largest = 2 * self.edges
         total = sum(float(part.double().sum()) for part in weights.split(SUMMED_AT_ONCE))
