@@ -3,8 +3,8 @@
     python -m bench.scale run --rows 10000 100000 1000000 5000000 [--method umap] [--epochs 1|full]
     python -m bench.scale plot
 
-The rows are those of GloVe (341,479 words, $FASTPDR_DATA/glove_341k.npz), drawn with replacement, with noise of 0.3 times
-each column's spread; where that file is missing, a mixture of 1,000 Gaussians, which the record says. A file is
+The rows are those of GloVe (341,479 words, $FASTPDR_DATA/glove_341k.npz), drawn with replacement, with noise of 0.3
+times each column's spread; where that file is missing, a mixture of 1,000 Gaussians, which the record says. A file is
 written once for each size, block by block, and kept. Every fit has a process of its own. Its phases are those that the
 package logs; a thread looks at the process's memory 50 times a second, anonymous pages and pages of files apart.
 """
@@ -79,7 +79,7 @@ def _centres() -> tuple[NDArray[Any], NDArray[Any], str]:
 
 
 class Memory:
-    """The most memory that the process has had since the start, in MB, by kind; nothing where the system does not tell."""
+    """The most memory that the process has had since the start, in MB, by kind; none where the system does not tell."""
 
     KINDS = ("RssAnon", "RssFile", "both")
 
@@ -112,8 +112,8 @@ class Memory:
 
     @staticmethod
     def _now() -> dict[str, int]:
-        lines = (line.split() for line in STATUS.read_text().splitlines())
-        return {name[:-1]: int(size) for name, size, *_ in lines if name in ("VmHWM:", "RssAnon:", "RssFile:")}
+        lines = (line.partition(":") for line in STATUS.read_text().splitlines())
+        return {name: int(size.split()[0]) for name, _, size in lines if name in ("VmHWM", "RssAnon", "RssFile")}
 
 
 class Phases(logging.Handler):
@@ -205,7 +205,7 @@ def _keep_graphs(graphs: list[Any]) -> None:
 
 
 def _bytes(model: Any, graph: Any) -> dict[str, int]:
-    """Of the neighbours; of the symmetric graph, an index, a weight and an entry of the table for each of its entries."""
+    """Of the neighbours; of the symmetric graph, of which the training holds a table beside indices and weights."""
     found = {} if graph is None else {"neighbours": graph.indices.nbytes + graph.distances.nbytes}
     edges = getattr(model, "graph_", None)
     if edges is not None:
@@ -265,7 +265,7 @@ def table(found: list[dict[str, Any]]) -> str:
     lines = [
         "| method | rows | epochs | fit, min | " + " | ".join(f"{part}, CPU s" for part in PARTS) + " | rest, CPU s | "
         "peak, MB | anonymous, MB | file, MB | entries of the graph | bytes an entry | recall | trustworthiness |",
-        "|" + "---|" * (len(PARTS) + 13),
+        "|" + "---|" * (len(PARTS) + 12),
     ]
     for record in found:
         parts = [f"{record['phases'].get(part, {}).get('cpu_s', 0.0):.1f}" for part in (*PARTS, "rest")]

@@ -16,10 +16,8 @@ def record(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scale")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("FASTPDR_DATA", raising=False)
-        scale.main(
-            ["run", "--rows", "2000", "--epochs", "1", "--threads", "1"]
-            + ["--folder", str(folder / "rows"), "--output", str(folder)]
-        )
+        folders = ["--folder", str(folder / "rows"), "--output", str(folder)]
+        scale.main(["run", "--rows", "2000", "--epochs", "1", "--threads", "1", *folders])
     return folder, json.loads((folder / "umap-2000-1.json").read_text())
 
 
