@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastpdr import data
+
 # Names of scikit-learn and umap-learn for the same thing. FAISS also knows Canberra and Jensen-Shannon distances, but
 # gets them wrong where both rows hold a zero.
 METRICS = {
@@ -103,6 +105,9 @@ def open_source(function: str, X: Any) -> Source:
     """Check type and shape; nothing is read yet."""
     if isinstance(X, torch.Tensor):
         return _tensor_source(function, X.detach())
+    if isinstance(X, data.Rows):
+        _require_shape(function, X.shape, True, X.dtype)
+        return Source((X.shape[0], X.shape[1]), lambda begin, end: data.widened(X.block(begin, end)))
     if hasattr(X, "tocsr"):
         csr = X.tocsr()
         _require_shape(function, csr.shape, csr.dtype.kind in "biuf", csr.dtype)
