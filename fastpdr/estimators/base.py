@@ -404,7 +404,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         if given is not None:
             return fitting_graph(given, len(fit.X), k, name)
         return KNNGraph.build(
-            fit.raw,
+            fit.raw.tensor if isinstance(fit.raw, TensorRows) else fit.raw,
             k,
             metric=self.metric,
             n_jobs=self.n_jobs,

@@ -20,6 +20,7 @@ from fastpdr.data import BLOCK_ELEMENTS
 from fastpdr.estimators import presets
 from fastpdr.estimators.resolve import PROJECTED_WIDTH, ROWS_AT_ONCE, WIDE, home_of, resolve_device
 from fastpdr.graph import inverted
+from fastpdr.graph._rows import HELD_SHARE, LARGE_BYTES
 from fastpdr.training.noise import POOL_SIZE
 
 METHODS = {
@@ -30,8 +31,10 @@ METHODS = {
 }
 FREE_SHARE = 0.9  # of the free memory that is taken where no limit is given
 SEARCH, SIMILARITIES, TRAINING, PLACING = PHASES = ("search", "similarities", "training", "placing")
-# Bytes of a neighbour (index and distance), of an edge of the similarities, and of one in the table it is drawn from.
+# Bytes of a neighbour (index and distance), of an edge of the similarities, and of its place in the table for draws.
 NEIGHBOR_BYTES, EDGE_BYTES, ALIAS_BYTES = 8 + 4, 4 + 4, 8
+KEPT_BYTES = 2**25  # of small things that a process keeps
+FOUND_BYTES = 4 + 4  # of a neighbour while it is searched for
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ def plan_of(estimator: Any, n: int, d: int, dtype: torch.dtype, in_memory: bool)
     limit = int(FREE_SHARE * free_host_memory()) if given is None else as_bytes(name, given)
     device_limit = free_device_memory(device) if device.type == "cuda" else None
     for whole in (True, False):
-        parts = _Parts(estimator, n, d, dtype, in_memory, device, whole)
+        parts = _Parts(estimator, n, d, dtype, in_memory, device, whole, limit)
         rows = "whole" if whole else "by batch"
         result = Plan(n, d, name, rows, parts.search, tuple(parts.all()), limit, device_limit)
         if result.host <= limit:
@@ -236,8 +239,17 @@ class _Parts:
     """The parts of a fit and their sizes."""
 
     def __init__(
-        self, estimator: Any, n: int, d: int, dtype: torch.dtype, in_memory: bool, device: torch.device, whole: bool
+        self,
+        estimator: Any,
+        n: int,
+        d: int,
+        dtype: torch.dtype,
+        in_memory: bool,
+        device: torch.device,
+        whole: bool,
+        limit: int,
     ) -> None:
+        self.dtype, self.limit = dtype, limit
         self.estimator, self.n, self.d, self.whole, self.cuda = estimator, n, d, whole, device.type == "cuda"
         self.own = estimator.encoder is not None
         self.wide = 4 if dtype.itemsize <= 2 or dtype == torch.float32 else 8  # bytes of a number as it is validated
@@ -266,9 +278,9 @@ class _Parts:
 
     def _of_rows(self) -> Iterator[Part]:
         n, d = self.n, self.d
+        # Blocks in float64 and what is computed of them; the process keeps such memory when it is free again.
+        yield Part("blocks of rows", 2 * 8 * min(n * d, BLOCK_ELEMENTS) + KEPT_BYTES)
         if not self.whole:
-            # A block as it is stored and in float64, what is computed of it, and its sums.
-            yield Part("blocks of rows", 3 * 8 * BLOCK_ELEMENTS)
             return
         if not (self.in_memory and self.exact and self.home == "host"):
             yield Part("rows in floating point", n * d * self.wide, self.home)
@@ -279,18 +291,28 @@ class _Parts:
             yield Part("principal components", 4 * n * self.width, self.home)
 
     def _of_neighbors(self) -> Iterator[Part]:
-        n, d, k = self.n, self.d, self.k
+        n, k = self.n, self.k
         if k == 0:
             return
         if not self.given:
-            cosine = self.estimator.metric == "cosine"
-            if cosine or self.wide == 8 or not self.whole:
-                yield Part("rows to search in", 4 * n * (d + cosine), self.home, (SEARCH,))
+            yield Part("rows to search in", self._searched(), self.home, (SEARCH,))
             if self.search == "inverted lists":
                 yield Part("search index", self._index(), "host", (SEARCH,))
-            found = 1 if self.search == "exact" else 2
-            yield Part("neighbours on the way", found * NEIGHBOR_BYTES * n * k, self.home, (SEARCH,))
+            yield Part("neighbours on the way", FOUND_BYTES * n * k, self.home, (SEARCH,))
         yield Part("neighbours", NEIGHBOR_BYTES * n * k, "host", (SEARCH, SIMILARITIES))
+
+    def _searched(self) -> int:
+        """A float32 matrix where it is small; else rows as they are stored, those of a file too where they fit."""
+        n, d = self.n, self.d
+        cosine = self.estimator.metric == "cosine"
+        matrix = 4 * n * (d + cosine)
+        size = 4 if self.whole else self.dtype.itemsize
+        if self.whole and size == self.wide and not cosine:
+            return 0
+        if matrix > self.limit * HELD_SHARE or (size < 4 and matrix > LARGE_BYTES):
+            stored = 0 if self.whole or self.in_memory else size * n * d
+            return stored if stored <= self.limit * HELD_SHARE else 0
+        return matrix
 
     def _index(self) -> int:
         """FAISS's lists: codes or rows, a number of 8 bytes for each, and the rows that it learns from."""
