@@ -18,9 +18,11 @@ import torch
 from fastpdr._memory import as_bytes, free_device_memory, free_host_memory, in_words
 from fastpdr.data import BLOCK_ELEMENTS
 from fastpdr.estimators import presets
-from fastpdr.estimators.resolve import PROJECTED_WIDTH, ROWS_AT_ONCE, WIDE, home_of, resolve_device
+from fastpdr.estimators.resolve import AXES_ENTRIES, PROJECTED_WIDTH, ROWS_AT_ONCE, WIDE, home_of, resolve_device
 from fastpdr.graph import inverted
 from fastpdr.graph._rows import HELD_SHARE, LARGE_BYTES
+from fastpdr.training.encoder import BLOCK_ELEMENTS as SCALED_ELEMENTS
+from fastpdr.training.encoder import ROWS_AT_ONCE as SCALED_ROWS
 from fastpdr.training.noise import POOL_SIZE
 
 METHODS = {
@@ -33,6 +35,7 @@ FREE_SHARE = 0.9  # of the free memory that is taken where no limit is given
 SEARCH, SIMILARITIES, TRAINING, PLACING = PHASES = ("search", "similarities", "training", "placing")
 # Bytes of a neighbour (index and distance), of an edge of the similarities, and of its place in the table for draws.
 NEIGHBOR_BYTES, EDGE_BYTES, ALIAS_BYTES = 8 + 4, 4 + 4, 8
+ADDED_ROWS = 65_536  # to a search index at once
 KEPT_BYTES = 2**25  # of small things that a process keeps
 FOUND_BYTES = 4 + 4  # of a neighbour while it is searched for
 
@@ -279,7 +282,10 @@ class _Parts:
     def _of_rows(self) -> Iterator[Part]:
         n, d = self.n, self.d
         # Blocks in float64 and what is computed of them; the process keeps such memory when it is free again.
-        yield Part("blocks of rows", 2 * 8 * min(n * d, BLOCK_ELEMENTS) + KEPT_BYTES)
+        block = min(n, SCALED_ROWS) * d if self.whole else min(n * d, SCALED_ELEMENTS)
+        yield Part("blocks of rows", 2 * 8 * block + KEPT_BYTES)
+        if self.width < d:
+            yield Part("sample of rows", 2 * 4 * d * min(n, 20_000, max(2_000, AXES_ENTRIES // d)), self.home)
         if not self.whole:
             return
         if not (self.in_memory and self.exact and self.home == "host"):
@@ -291,13 +297,14 @@ class _Parts:
             yield Part("principal components", 4 * n * self.width, self.home)
 
     def _of_neighbors(self) -> Iterator[Part]:
-        n, k = self.n, self.k
+        n, d, k = self.n, self.d, self.k
         if k == 0:
             return
         if not self.given:
             yield Part("rows to search in", self._searched(), self.home, (SEARCH,))
             if self.search == "inverted lists":
                 yield Part("search index", self._index(), "host", (SEARCH,))
+            yield Part("blocks to search in", 28 * min(n * d, BLOCK_ELEMENTS), self.home, (SEARCH,))
             yield Part("neighbours on the way", FOUND_BYTES * n * k, self.home, (SEARCH,))
         yield Part("neighbours", NEIGHBOR_BYTES * n * k, "host", (SEARCH, SIMILARITIES))
 
@@ -315,13 +322,13 @@ class _Parts:
         return matrix
 
     def _index(self) -> int:
-        """FAISS's lists: codes or rows, a number of 8 bytes for each, and the rows that it learns from."""
+        """FAISS's lists: codes or rows, a number of 8 bytes for each; rows that it learns from, and a block of them."""
         n, d = self.n, self.d
         lists = 2 ** round(log2(2 * sqrt(n)))
         coded = d > inverted.UNCODED_DIMENSIONS
         kept = min(d, inverted.CODED_DIMENSIONS)
         entry = (kept / 2 if coded else 4 * d) + 8
-        return int(1.3 * n * entry) + 4 * d * min(n, max(20_000, 64 * lists))
+        return int(1.3 * n * entry) + 4 * d * (2 * min(n, max(20_000, 64 * lists)) + min(n, ADDED_ROWS))
 
     def _of_similarities(self) -> Iterator[Part]:
         n, edges = self.n, self._edges()
