@@ -2,7 +2,7 @@
 
 from fastpdr.estimators.export import to_exported_program, to_onnx
 from fastpdr.estimators.largevis import ParametricLargeVis
-from fastpdr.estimators.plan import Plan, plan
+from fastpdr.estimators.planning import Plan, plan
 from fastpdr.estimators.saving import load, load_label_encoder, save
 from fastpdr.estimators.stopping import TrustworthinessStopping
 from fastpdr.estimators.tsne import MultiscaleParametricTSNE, ParametricTSNE

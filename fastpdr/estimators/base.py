@@ -27,7 +27,7 @@ from fastpdr._progress import LOG, phase
 from fastpdr.data import Rows, TensorRows, widened
 from fastpdr.estimators.graphs import fitting_graph, given_graph
 from fastpdr.estimators.inputs import require_finite, validated
-from fastpdr.estimators.plan import plan_of, whole_bytes
+from fastpdr.estimators.planning import plan_of, whole_bytes
 from fastpdr.estimators.presets import Level, Preset, level_of
 from fastpdr.estimators.resolve import (
     draw_seed,

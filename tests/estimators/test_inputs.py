@@ -14,7 +14,7 @@ from torch import nn
 from fastpdr import MultiscaleParametricTSNE, ParametricLargeVis, ParametricTSNE, ParametricUMAP, Shards
 from fastpdr.data import Rows, open_rows
 from fastpdr.estimators import base, inputs, resolve
-from fastpdr.estimators.plan import plan_of
+from fastpdr.estimators.planning import plan_of
 
 N, D = 120, 6
 SMALL = {"n_epochs": 3, "hidden_dims": (16,), "random_state": 0}

@@ -217,9 +217,12 @@ def as_dtype(dtype: Any) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
     try:
-        return torch.from_numpy(np.empty(0, np.dtype(dtype))).dtype
+        found = torch.from_numpy(np.empty(0, np.dtype(dtype))).dtype
     except TypeError as error:
         raise ValueError(f"plan: dtype must be a type of real numbers, got {dtype!r}") from error
+    if found.is_complex:
+        raise ValueError(f"plan: dtype must be a type of real numbers, got {dtype!r}")
+    return found
 
 
 def plan_of(estimator: Any, n: int, d: int, dtype: torch.dtype, in_memory: bool) -> Plan:
@@ -285,7 +288,8 @@ class _Parts:
         block = min(n, SCALED_ROWS) * d if self.whole else min(n * d, SCALED_ELEMENTS)
         yield Part("blocks of rows", 2 * 8 * block + KEPT_BYTES)
         if self.width < d:
-            yield Part("sample of rows", 2 * 4 * d * min(n, 20_000, max(2_000, AXES_ENTRIES // d)), self.home)
+            sample = 2 * 4 * d * min(n, 20_000, max(2_000, AXES_ENTRIES // d))
+            yield Part("sample of rows", sample, self.home, (TRAINING,))
         if not self.whole:
             return
         if not (self.in_memory and self.exact and self.home == "host"):
@@ -302,9 +306,12 @@ class _Parts:
             return
         if not self.given:
             yield Part("rows to search in", self._searched(), self.home, (SEARCH,))
+            block = 28 * min(n * d, BLOCK_ELEMENTS)
             if self.search == "inverted lists":
-                yield Part("search index", self._index(), "host", (SEARCH,))
-            yield Part("blocks to search in", 28 * min(n * d, BLOCK_ELEMENTS), self.home, (SEARCH,))
+                index, learning = self._index()
+                yield Part("search index", index, "host", (SEARCH,))
+                block = max(block, learning)
+            yield Part("blocks to search in", block, self.home, (SEARCH,))
             yield Part("neighbours on the way", FOUND_BYTES * n * k, self.home, (SEARCH,))
         yield Part("neighbours", NEIGHBOR_BYTES * n * k, "host", (SEARCH, SIMILARITIES))
 
@@ -321,14 +328,14 @@ class _Parts:
             return stored if stored <= self.limit * HELD_SHARE else 0
         return matrix
 
-    def _index(self) -> int:
-        """FAISS's lists: codes or rows, a number of 8 bytes for each; rows that it learns from, and a block of them."""
+    def _index(self) -> tuple[int, int]:
+        """FAISS's lists (codes or rows, a number of 8 bytes for each), and what they are made from at a time."""
         n, d = self.n, self.d
         lists = 2 ** round(log2(2 * sqrt(n)))
         coded = d > inverted.UNCODED_DIMENSIONS
         kept = min(d, inverted.CODED_DIMENSIONS)
         entry = (kept / 2 if coded else 4 * d) + 8
-        return int(1.3 * n * entry) + 4 * d * (2 * min(n, max(20_000, 64 * lists)) + min(n, ADDED_ROWS))
+        return int(1.3 * n * entry), 4 * d * max(2 * min(n, max(20_000, 64 * lists)), min(n, ADDED_ROWS))
 
     def _of_similarities(self) -> Iterator[Part]:
         n, edges = self.n, self._edges()
@@ -361,9 +368,10 @@ class _Parts:
         pairs = b * b if self._edges() == 0 else 16 * b
         near = self.estimator._neighbor_noise(self.n) > 0 and self.k > 0
         moved = presets.NEIGHBORS * self.width if near else 0
-        batch = 4 * b * (6 * sum(widths) + 2 * d + moved) + 6 * 4 * pairs
-        yield Part("batches", batch, where, (TRAINING,))
-        yield Part("noise", 4 * max(POOL_SIZE, 2 * b * (self.width + presets.NEIGHBORS)), where, (TRAINING,))
+        batch = 4 * b * (8 * sum(widths) + 2 * d + moved) + 6 * 4 * pairs
+        yield Part("batches", batch, where, (TRAINING, PLACING))
+        noise = 4 * max(POOL_SIZE, 2 * b * (self.width + presets.NEIGHBORS))
+        yield Part("noise", noise, where, (TRAINING, PLACING))
         block = min(self.n, ROWS_AT_ONCE) * (12 * d + 4 * 3 * max(widths))
         yield Part("blocks to place", block, where, (PLACING,))
         yield Part("map", 4 * self.n * estimator.n_components, "host", (PLACING,))
