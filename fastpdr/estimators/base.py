@@ -202,6 +202,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self._validate_params()
         data, name = validated(self, X, minimum=2, reset=start is None), type(self).__name__
         device = resolve_device(self.device)
+        if data.device.type == "cuda" and data.device != torch.empty(0, device=device).device:
+            data = TensorRows(data.block(0, len(data)).to(device))
         (n, d), wide = data.shape, widened(data.block(0, 0)).itemsize
         plan = plan_of(self, n, d, data.dtype, data.in_memory)
         plan.require()
