@@ -35,6 +35,7 @@ from fastpdr.estimators.resolve import (
     first_rows,
     forked_generators,
     home_of,
+    in_one_piece,
     measure_noise,
     place,
     prepared,
@@ -217,7 +218,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         advice = "take a smaller batch_size, narrower hidden_dims or another encoder, or device='cpu'"
         with forked_generators(seed, device), explained_memory(name, data.shape, advice):
             own = self.encoder is not None
-            raw = widened(data.block(0, len(data))).contiguous().to(home) if whole else data
+            raw = in_one_piece(data).to(home) if whole else data
             scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(home)
             rows = prepared(raw, scaling)
             axes = projection_of(rows) if start is None and not own else None

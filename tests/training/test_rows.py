@@ -61,6 +61,13 @@ def test_prepared_rows_are_those_of_the_whole(stored, monkeypatch):
     assert torch.equal(PreparedRows(Elsewhere(stored), scaling).take(torch.arange(N)), whole)
 
 
+def test_rows_do_not_depend_on_what_becomes_of_the_module(stored):
+    scaling = scaling_of(stored)
+    rows, expected = PreparedRows(TensorRows(stored), scaling), scaling(stored.float())
+    scaling.to("meta")  # as the network that has it goes to a GPU
+    assert torch.equal(rows.block(0, N), expected)
+
+
 def test_reduced_rows_have_the_columns_of_the_reduction(stored):
     axes = torch.linalg.qr(torch.randn(D, 2)).Q
     rows = PreparedRows(TensorRows(stored), nn.Sequential(scaling_of(stored), Reduction(axes)))
