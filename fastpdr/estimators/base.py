@@ -11,6 +11,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -19,23 +20,29 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Hidden, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from fastpdr._memory import in_words, limited_to
 from fastpdr._progress import LOG, phase
+from fastpdr.data import Rows, TensorRows, widened
 from fastpdr.estimators.graphs import fitting_graph, given_graph
+from fastpdr.estimators.inputs import require_finite, validated
+from fastpdr.estimators.planning import plan_of, whole_bytes
 from fastpdr.estimators.presets import Level, Preset, level_of
 from fastpdr.estimators.resolve import (
-    ROWS_AT_ONCE,
-    as_tensor,
     draw_seed,
     explained_memory,
+    first_rows,
     forked_generators,
     home_of,
+    in_one_piece,
     measure_noise,
     place,
+    prepared,
     principal_components,
     projection_of,
+    reduced,
     require_width,
     resolve_device,
     use_bfloat16,
@@ -50,33 +57,29 @@ from fastpdr.training.checkpoints import Checkpoints
 from fastpdr.training.encoder import ACTIVATIONS, Reduction
 from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import Objective
+from fastpdr.training.rows import AsFloat32, Source
 
 HIDDEN_DIMS = (512, 512, 256, 128)
 CHECKPOINT_EVERY = 60.0  # seconds
-FULLY_SCORED_ROWS, SCORED_ROWS = 10_000, 2_000
+FULLY_SCORED_ROWS, SCORED_ROWS, DRAWN_ROWS = 10_000, 2_000, 20_000
 
 
 @dataclass(frozen=True)
 class Fit:
     """What the parts of one fit are made from."""
 
-    X: NDArray[Any]  # [n, d] as validated
+    X: Rows  # [n, d] as validated
     device: torch.device  # that trains
-    raw: torch.Tensor  # X there; it and all rows here are on the host where they do not fit
+    raw: torch.Tensor | Rows  # X there, in floating point and in one piece, or as it stands
     scaling: InputScaling  # of the built-in encoder
-    rows: torch.Tensor  # [n, d] float32, scaled so
-    inputs: torch.Tensor  # [n, ...] float32, what the encoder to train reads: raw, the rows, or their components
-    measured: torch.Tensor  # [n, ...] float32, where distances are those of the rows: they, or their components
+    rows: Source  # [n, d] float32, scaled so
+    inputs: Source  # [n, ...] float32, what the encoder to train reads: raw, the rows, or their components
+    measured: Source  # [n, ...] float32, where distances are those of the rows: they, or their components
     y: Any  # what the user gave, or None
     landmarks: Any  # likewise
     resumed: bool  # whether the map that there is is trained on
     seed: int
     generator: torch.Generator  # where the rows are
-
-    @property
-    def searched(self) -> Any:
-        """X for a search of neighbours: on a GPU where it is there anyway."""
-        return self.raw if self.raw.is_cuda else self.X
 
 
 class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -111,6 +114,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         "n_jobs": [Integral, None],
         "random_state": ["random_state", Hidden(np.random.Generator)],
         "callbacks": [list, tuple, None],
+        "memory_limit": [Interval(Integral, 1, None, closed="left"), str, None],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "checkpoint_dir": [str, os.PathLike, None],
         "checkpoint_every": [Interval(Real, 0, None, closed="left")],
@@ -150,6 +154,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     random_state: Any
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None
     # A subclass that has its own signature need not have these.
+    memory_limit: int | str | None = None
     max_time: float | None = None
     checkpoint_dir: str | os.PathLike[str] | None = None
     checkpoint_every: float = CHECKPOINT_EVERY
@@ -165,9 +170,12 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X : array-like, memory map, sparse matrix, tensor, data set, Shards or path, of shape (n, d)
             Rows of finite numbers of any numeric dtype, at least two. Scale the columns yourself where their units
-            differ; one common factor and the mean are taken care of.
+            differ; one common factor and the mean are taken care of. Rows that do not fit in memory as float32 are
+            read batch by batch: of a .npy file or a folder of such (by path, memory map or :class:`fastpdr.Shards`),
+            a SciPy CSR matrix, an array of small numbers, a PyTorch tensor, or a data set of PyTorch with ``len()`` and
+            ``__getitems__``, whose items are rows or tuples that begin with one.
         y : ignored
 
         Returns
@@ -180,8 +188,11 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             If a parameter or X is not as documented; before any training.
         FloatingPointError
             If the loss stops being finite.
+        MemoryError
+            If the fit would take more memory than there is, or than ``memory_limit``; before any training.
         OSError
-            If ``checkpoint_dir`` cannot be written to; FileNotFoundError if there is nothing to resume.
+            If a file cannot be read, or ``checkpoint_dir`` cannot be written to; FileNotFoundError if there is nothing
+            to resume.
         """
         return self._learn(X)
 
@@ -191,23 +202,30 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """Run a fit; from the encoder `start`, if there is one."""
         begin = time.perf_counter()
         self._validate_params()
-        data = self._validated(X, ensure_min_samples=2, reset=start is None)
+        data, name = validated(self, X, minimum=2, reset=start is None), type(self).__name__
         device = resolve_device(self.device)
+        if data.device.type == "cuda" and data.device != torch.empty(0, device=device).device:
+            data = TensorRows(data.block(0, len(data)).to(device))
+        (n, d), wide = data.shape, widened(data.block(0, 0)).itemsize
+        plan = plan_of(self, n, d, data.dtype, data.in_memory)
+        plan.require()
+        LOG.debug("%s: rows held %s, %s of memory at most", name, plan.rows, in_words(plan.host))
         checkpoints = open_checkpoints(self, data, y, landmarks, start, device)
         seed = draw_seed(self.random_state) if checkpoints is None or checkpoints.seed is None else checkpoints.seed
         if checkpoints is not None:
             checkpoints.seed = seed
-        home = home_of(data.nbytes + 2 * 4 * data.size, device)  # as given, scaled, and perhaps as components
-        if home != device:
-            LOG.info("%s: X stays in the host's memory, of which batches are copied ahead", type(self).__name__)
+        whole = plan.rows == "whole"
+        home = home_of(whole_bytes(n, d, wide), device) if whole else data.device
+        if home != device or not whole:
+            LOG.info("%s: X stays where it is; batches are made of it ahead of the training", name)
         advice = "take a smaller batch_size, narrower hidden_dims or another encoder, or device='cpu'"
-        with forked_generators(seed, device), explained_memory(type(self).__name__, data.shape, advice):
-            raw = as_tensor(data).to(home)
+        with forked_generators(seed, device), explained_memory(name, data.shape, advice), limited_to(plan.limit):
             own = self.encoder is not None
+            raw = in_one_piece(data).to(home) if whole else data
             scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(home)
-            rows = torch.cat([scaling(part) for part in raw.split(ROWS_AT_ONCE)])
+            rows = prepared(raw, scaling)
             axes = projection_of(rows) if start is None and not own else None
-            inputs = raw.float() if own else rows if axes is None else rows @ axes
+            inputs = prepared(raw, AsFloat32()) if own else rows if axes is None else reduced(rows, axes)
             encoder = self._make_encoder(scaling, inputs, start, device)
             network = encoder if own else encoder[1]
             generator = torch.Generator(home).manual_seed(seed)
@@ -230,8 +248,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             target = self._initial_map(rows) if start is None else None
             if target is not None and (checkpoints is None or checkpoints.found is None):
                 pretrain(network, inputs, target, settings, fit.generator)
-            whole = network if own else nn.Sequential(encoder[0], Reduction(axes).to(device), network)
-            state = self._run(network, fit, objective, settings, self._observer(whole), terms, checkpoints)
+            whole_network = network if own else nn.Sequential(encoder[0], Reduction(axes).to(device), network)
+            state = self._run(network, fit, objective, settings, self._observer(whole_network), terms, checkpoints)
             if not own:
                 encoder[1].keep_outputs(self.n_components)
             if axes is not None:
@@ -240,7 +258,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self._keep(state, terms, fit)
         self._count("n_samples_seen_", len(data), fit.resumed)
         self._count("training_seconds_", time.perf_counter() - begin, fit.resumed)
-        with phase(f"{type(self).__name__}: placing {len(data)} rows"):
+        with phase(f"{name}: placing {len(data)} rows"):
             self.embedding_ = self._place(data, self.encoder_)
         return self
 
@@ -267,15 +285,15 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
         Parameters
         ----------
-        X : array-like of shape (m, d)
-            Rows with the columns of the training data.
+        X : array-like, or anything else that :meth:`fit` takes, of shape (m, d)
+            Rows with the columns of the training data; read in blocks, so that only the result is in memory as a whole.
 
         Returns
         -------
         ndarray of shape (m, n_components), float32
         """
         check_is_fitted(self)
-        data = self._validated(X, reset=False)
+        data = validated(self, X, finite=False)
         with phase(f"{type(self).__name__}: placing {len(data)} rows"):
             return self._place(data, self.encoder_)
 
@@ -286,7 +304,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         ----------
         X : array-like of shape (m, d)
             At least three rows; placed and judged among themselves, with 12 neighbours or as many as m allows.
-            Beyond 10,000 rows 2,000 of them are judged.
+            Beyond 10,000 rows 2,000 of them are judged; of files, sparse matrices and data sets of more than 20,000
+            rows, so many are drawn first.
         y : ignored
 
         Returns
@@ -295,10 +314,14 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             From 0 to 1, 1 is best (:func:`fastpdr.metrics.trustworthiness`).
         """
         check_is_fitted(self)
-        data = self._validated(X, reset=False, ensure_min_samples=3)
+        data = validated(self, X, minimum=3, finite=False)
+        if not data.in_memory and len(data) > DRAWN_ROWS:
+            drawn = np.random.default_rng(0).choice(len(data), DRAWN_ROWS, replace=False)
+            data = TensorRows(data.take(torch.from_numpy(np.sort(drawn))))
         sample = SCORED_ROWS if len(data) > FULLY_SCORED_ROWS else None
+        judged = widened(data.block(0, len(data))).cpu().numpy()
         return trustworthiness(
-            data, self._place(data, self.encoder_), n_neighbors=min(12, (len(data) - 1) // 2), sample=sample
+            judged, self._place(data, self.encoder_), n_neighbors=min(12, (len(data) - 1) // 2), sample=sample
         )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -361,6 +384,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.input_tags.sparse = True
         return tags
 
     @property
@@ -370,6 +394,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     @abstractmethod
     def _make_objective(self, fit: Fit) -> Objective:
         """Say what a batch is compared with."""
+
+    @abstractmethod
+    def _compares_with_graph(self, n: int) -> bool:
+        """Whether a map of n rows is compared with one graph of similarities, not with those of each batch."""
 
     @abstractmethod
     def _count_neighbors(self, n: int) -> int:
@@ -382,7 +410,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         if given is not None:
             return fitting_graph(given, len(fit.X), k, name)
         return KNNGraph.build(
-            fit.searched,
+            fit.raw.tensor if isinstance(fit.raw, TensorRows) else fit.raw,
             k,
             metric=self.metric,
             n_jobs=self.n_jobs,
@@ -421,12 +449,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """The estimator that a saved folder describes: one that ``load`` knows."""
         return self
 
-    def _validated(self, X: ArrayLike, **checks: Any) -> NDArray[Any]:
-        """X as finite float32 or float64 in rows one after another, checked as scikit-learn does."""
-        return np.ascontiguousarray(validate_data(self, X, dtype=_dtypes(X), **checks))
-
     def _make_encoder(
-        self, scaling: InputScaling, inputs: torch.Tensor, start: nn.Module | None, device: torch.device
+        self, scaling: InputScaling, inputs: Source, start: nn.Module | None, device: torch.device
     ) -> Any:
         """The network to train, on the device, which without its scaling reads the inputs."""
         if start is not None:
@@ -438,7 +462,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             n_outputs = self.n_components + self.extra_components
             return build_encoder(scaling, n_outputs, widths, self.activation, inputs.shape[1]).to(device)
         encoder = copy.deepcopy(self.encoder).to(device)
-        require_width("encoder", encoder, inputs[:2].to(device), self.n_components, type(self).__name__)
+        require_width("encoder", encoder, first_rows(inputs, 2).to(device), self.n_components, type(self).__name__)
         return encoder
 
     def _make_settings(self, fit: Fit, objective: Objective, unit: float) -> TrainingSettings:
@@ -468,7 +492,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """Rows of a batch."""
         return self.batch_size or self._level(n).batch_size
 
-    def _initial_map(self, rows: torch.Tensor) -> torch.Tensor | None:
+    def _initial_map(self, rows: Source) -> torch.Tensor | None:
         """What the encoder is taught before the training: nothing, principal components, or the user's map."""
         n, name = len(rows), type(self).__name__
         if isinstance(self.init, str):
@@ -510,20 +534,20 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
         def transform(X: ArrayLike) -> NDArray[np.float32]:
             try:
-                return self._place(self._validated(X, reset=False), network)
+                return self._place(validated(self, X, finite=False), network)
             finally:
                 network.train()
 
         return transform
 
-    def _place(self, X: NDArray[Any], network: nn.Module) -> NDArray[np.float32]:
+    def _place(self, X: Rows, network: nn.Module) -> NDArray[np.float32]:
         advice = "pass fewer rows at a time, or fit with device='cpu'"
         with explained_memory(type(self).__name__, X.shape, advice):
-            return place(network, X, self.n_components, exact=self.encoder is None, verbose=bool(self.verbose))
-
-
-def _dtypes(X: object) -> list[type]:
-    """float32 and float64 stay; small types become float32, which holds them exactly, others float64."""
-    dtype = getattr(X, "dtype", None)
-    small = isinstance(dtype, np.dtype) and dtype.itemsize <= 2
-    return [np.float32, np.float64] if small else [np.float64, np.float32]
+            return place(
+                network,
+                X,
+                self.n_components,
+                exact=self.encoder is None,
+                verbose=bool(self.verbose),
+                check=None if X.in_memory else partial(require_finite, self),
+            )

@@ -28,6 +28,7 @@ from fastpdr.training.checkpoints import Checkpoints, Training, digest
 from fastpdr.training.feed import feed
 from fastpdr.training.noise import Noise, Surroundings
 from fastpdr.training.objectives import Objective
+from fastpdr.training.rows import NearRows, Source
 from fastpdr.training.step import CudaGraphs, Graphs, Inputs, Phase, Recorder, Step, descend
 
 LOG = logging.getLogger("fastpdr")
@@ -61,7 +62,7 @@ class TrainingSettings:
 
 def train(
     encoder: nn.Module,
-    inputs: torch.Tensor,
+    inputs: Source,
     objective: Objective,
     settings: TrainingSettings,
     generator: torch.Generator,
@@ -76,8 +77,8 @@ def train(
     ----------
     encoder : torch.nn.Module
         ``[b, d] -> [b, c]`` with c >= n_components; further outputs fade away during the first half.
-    inputs : torch.Tensor
-        ``[n, ...]`` float32, what the encoder reads; on its device, or the host where they do not fit there.
+    inputs : torch.Tensor or PreparedRows
+        ``[n, ...]`` float32, what the encoder reads; on its device, or the host or a file where they do not fit there.
     objective, settings
         What is minimised, and how.
     generator : torch.Generator
@@ -122,7 +123,11 @@ def train(
     graphs = make_graphs(device, terms)
     objective.fixed = graphs is not None
     run = step if graphs is None else Recorder(step, graphs, device)
-    sources = [inputs] if objective.data is None else [inputs, objective.data]
+    sources: dict[str, Source] = {"x": inputs}
+    if objective.data is not None:
+        sources["data"] = objective.data
+    if near is not None and near.inputs is None:
+        sources["near"] = NearRows(inputs, near.neighbors)
     steps = settings.n_epochs * objective.per_epoch
     rate_factor = make_schedule(settings, steps)
     state = TrainingState(encoder, settings.n_epochs, transform)
@@ -136,12 +141,15 @@ def train(
     with nullcontext() if checkpoints is None else checkpoints.watching():
         while not training.ended:
             exaggeration = settings.exaggeration if state.epoch < settings.exaggeration_epochs else 1.0
-            for batch, (x, *data) in feed(objective.epoch(), sources, device):
+            for batch, brought in feed(objective.epoch(), [*sources.values()], device):
+                parts = dict(zip(sources, brought, strict=True))
+                x = parts["x"]
                 place = schedule_place(training, steps, settings.max_time)
                 state.learning_rate = settings.learning_rate * rate_factor(place)
                 set_rate(optimizer, state.learning_rate)
                 fade = extra_weight(place / steps)
-                step_inputs = Inputs(batch, x, data[0] if data else None, fade, noise.draw(x, training.number))
+                begin = noise.draw(x, training.number)
+                step_inputs = Inputs(batch, x, parts.get("data"), fade, begin, parts.get("near"))
                 run(step_inputs, Phase(exaggeration, fade == 0.0))
                 training.number += 1
                 training.seconds = time.monotonic() - begun
@@ -165,21 +173,20 @@ def train(
 
 
 def surroundings(
-    inputs: torch.Tensor, objective: Objective, settings: TrainingSettings, device: torch.device
+    inputs: Source, objective: Objective, settings: TrainingSettings, device: torch.device
 ) -> Surroundings | None:
-    """What noise from neighbours needs, where there is to be such and the inputs are on the device."""
+    """What noise from neighbours needs, where there is to be such; inputs that are not on the device are fed."""
     near = objective.neighbors
     if settings.neighbor_noise == 0.0 or near is None or near.shape[1] < 2:
         return None
-    if inputs.device != device:
-        LOG.info("the input gets no noise from neighbours: the rows do not fit on the device")
-        return None
-    return Surroundings(inputs, near.to(device), settings.neighbor_noise)
+    if isinstance(inputs, torch.Tensor) and inputs.device == device:
+        return Surroundings(inputs, near.to(device), settings.neighbor_noise)
+    return Surroundings(None, near.to(inputs.device), settings.neighbor_noise)
 
 
 def pretrain(
     encoder: nn.Module,
-    inputs: torch.Tensor,
+    inputs: Source,
     target: torch.Tensor,
     settings: TrainingSettings,
     generator: torch.Generator,
@@ -194,7 +201,7 @@ def pretrain(
             descend([encoder], loss, optimizer, settings.clip_grad_value, settings.clip_grad_norm)
 
 
-def device_of(encoder: nn.Module, inputs: torch.Tensor) -> torch.device:
+def device_of(encoder: nn.Module, inputs: Source) -> torch.device:
     """Where the encoder is, which need not be where its inputs are kept."""
     return next((parameter.device for parameter in encoder.parameters()), inputs.device)
 
