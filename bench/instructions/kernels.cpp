@@ -131,7 +131,7 @@ void symmetrize(std::int64_t n, std::int64_t k) {
   }
   counted([&] {
     const fastpdr::Symmetrization<float> both(indices.data(), values.data(), n, k, 1.0, -1.0);
-    std::vector<std::int64_t> indptr(n + 1), columns(both.entries());
+    std::vector<std::int32_t> indptr(n + 1), columns(both.entries());
     std::vector<float> weights(both.entries());
     both.write(indptr.data(), columns.data(), weights.data());
   });
@@ -139,6 +139,8 @@ void symmetrize(std::int64_t n, std::int64_t k) {
 
 void subgraph(std::int64_t n, std::int64_t b) {
   const Csr graph = sparse(n, 20);
+  const std::vector<std::int32_t> graph_indptr(graph.indptr.begin(), graph.indptr.end());
+  const std::vector<std::int32_t> graph_indices(graph.indices.begin(), graph.indices.end());
   std::vector<std::int64_t> rows, indptr(b + 1);
   for (std::int64_t i = 0; i < b; ++i) rows.push_back(i * (n / b));
   std::int64_t most = 0;
@@ -146,15 +148,14 @@ void subgraph(std::int64_t n, std::int64_t b) {
   std::vector<std::int64_t> indices(most);
   std::vector<float> values(most);
   counted([&] {
-    fastpdr::subgraph(graph.indptr.data(), graph.indices.data(), graph.values.data(), rows.data(), n, b, indptr.data(),
+    fastpdr::subgraph(graph_indptr.data(), graph_indices.data(), graph.values.data(), rows.data(), n, b, indptr.data(),
                       indices.data(), values.data());
   });
 }
 
 void sampling(std::int64_t e, std::int64_t draws) {
-  const std::vector<float> uniform = uniforms(e, 1.0f);
-  const std::vector<double> weights(uniform.begin(), uniform.end());
-  std::vector<std::int64_t> table(2 * e), edges(draws);
+  const std::vector<float> weights = uniforms(e, 1.0f);
+  std::vector<std::int64_t> table(e), edges(draws);
   counted([&] {
     fastpdr::alias_table(weights.data(), e, table.data());
     fastpdr::sample_edges(table.data(), e, draws, 0, 0, edges.data());
