@@ -42,6 +42,7 @@ from fastpdr.estimators.resolve import (
 )
 from fastpdr.estimators.resuming import open_checkpoints
 from fastpdr.estimators.saving import save
+from fastpdr.estimators.together import find_neighbors, own_neighbors, place_together, require_same
 from fastpdr.graph import KNNGraph
 from fastpdr.metrics import trustworthiness
 from fastpdr.training import InputScaling, TrainingSettings, TrainingState, build_encoder, train
@@ -50,6 +51,7 @@ from fastpdr.training.checkpoints import Checkpoints
 from fastpdr.training.encoder import ACTIVATIONS, Reduction
 from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import Objective
+from fastpdr.training.ranks import current, watched
 
 HIDDEN_DIMS = (512, 512, 256, 128)
 CHECKPOINT_EVERY = 60.0  # seconds
@@ -185,6 +187,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """
         return self._learn(X)
 
+    @watched
     def _learn(
         self, X: ArrayLike, y: Any = None, landmarks: Any = None, *, start: nn.Module | None = None
     ) -> ParametricEmbedding:
@@ -192,9 +195,11 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         begin = time.perf_counter()
         self._validate_params()
         data = self._validated(X, ensure_min_samples=2, reset=start is None)
-        device = resolve_device(self.device)
-        checkpoints = open_checkpoints(self, data, y, landmarks, start, device)
+        device, ranks = resolve_device(self.device), current()
+        require_same(data, ranks, type(self).__name__)
+        checkpoints = open_checkpoints(self, data, y, landmarks, start, device, ranks)
         seed = draw_seed(self.random_state) if checkpoints is None or checkpoints.seed is None else checkpoints.seed
+        seed = ranks.same(seed)
         if checkpoints is not None:
             checkpoints.seed = seed
         home = home_of(data.nbytes + 2 * 4 * data.size, device)  # as given, scaled, and perhaps as components
@@ -206,9 +211,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             own = self.encoder is not None
             scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(home)
             rows = torch.cat([scaling(part) for part in raw.split(ROWS_AT_ONCE)])
-            axes = projection_of(rows) if start is None and not own else None
+            axes = ranks.same(projection_of(rows) if start is None and not own else None)
             inputs = raw.float() if own else rows if axes is None else rows @ axes
             encoder = self._make_encoder(scaling, inputs, start, device)
+            ranks.alike(encoder)
             network = encoder if own else encoder[1]
             generator = torch.Generator(home).manual_seed(seed)
             fit = Fit(
@@ -226,10 +232,11 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
                 generator,
             )
             objective, terms = self._make_objective(fit), self._make_terms(fit)
-            settings = self._make_settings(fit, objective, float(scaling.scale) if own else 1.0)
+            settings = ranks.same(self._make_settings(fit, objective, float(scaling.scale) if own else 1.0))
             target = self._initial_map(rows) if start is None else None
             if target is not None and (checkpoints is None or checkpoints.found is None):
                 pretrain(network, inputs, target, settings, fit.generator)
+                ranks.alike(network)
             whole = network if own else nn.Sequential(encoder[0], Reduction(axes).to(device), network)
             state = self._run(network, fit, objective, settings, self._observer(whole), terms, checkpoints)
             if not own:
@@ -241,7 +248,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self._count("n_samples_seen_", len(data), fit.resumed)
         self._count("training_seconds_", time.perf_counter() - begin, fit.resumed)
         with phase(f"{type(self).__name__}: placing {len(data)} rows"):
-            self.embedding_ = self._place(data, self.encoder_)
+            self.embedding_ = place_together(data, ranks, lambda part: self._place(part, self.encoder_))
         return self
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
@@ -380,8 +387,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         k, name = self._count_neighbors(len(fit.X)), type(self).__name__
         given = given_graph(self.precomputed_knn, self.metric, name)
         if given is not None:
-            return fitting_graph(given, len(fit.X), k, name)
-        return KNNGraph.build(
+            return own_neighbors(fitting_graph(given, len(fit.X), k, name))
+        return find_neighbors(
             fit.searched,
             k,
             metric=self.metric,
@@ -490,18 +497,19 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         terms: Sequence[nn.Module],
         checkpoints: Checkpoints | None,
     ) -> TrainingState:
+        ranks = current()
         callbacks: list[Callback | Callable[[TrainingState], bool | None]] = list(self.callbacks or ())
         if self.early_stopping_patience is not None:
             callbacks.append(EarlyStopping(self.early_stopping_patience, self.early_stopping_min_delta))
-        if self.verbose:
+        if self.verbose and ranks.rank == 0:
             callbacks.insert(0, ProgressBar(settings.n_epochs, type(self).__name__))
         LOG.debug("%s", settings)
         name, length = type(self).__name__, f"at most {settings.n_epochs} epochs of {objective.per_epoch} steps"
         try:
             with phase(f"{name}: training on {fit.device}, {length}"):
-                return train(
-                    network, fit.inputs, objective, settings, fit.generator, transform, callbacks, terms, checkpoints
-                )
+                watchers = callbacks if ranks.rank == 0 else []
+                watched_by = (transform, watchers, terms, checkpoints)
+                return train(network, fit.inputs, objective, settings, fit.generator, *watched_by, ranks)
         finally:
             close_callbacks(callbacks)
 

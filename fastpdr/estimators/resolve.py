@@ -135,7 +135,7 @@ def measure_noise(rows: torch.Tensor, generator: torch.Generator) -> float:
 def near_rows(graph: KNNGraph, count: int) -> torch.Tensor:
     """Up to ``count`` of the nearest rows ``[n, k]``; the row itself stands for one that is missing."""
     indices = torch.from_numpy(graph.indices[:, :count].copy())
-    return torch.where(indices < 0, torch.arange(len(indices))[:, None], indices)
+    return torch.where(indices < 0, graph.first + torch.arange(len(indices))[:, None], indices)
 
 
 def principal_axes(rows: torch.Tensor, count: int) -> torch.Tensor:

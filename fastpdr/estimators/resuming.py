@@ -12,6 +12,7 @@ from torch import nn
 from fastpdr.estimators.saving import json_parameters
 from fastpdr.graph import KNNGraph
 from fastpdr.training.checkpoints import Checkpoints, digest
+from fastpdr.training.ranks import Ranks
 
 # Where a training runs, who watches it and how long it may take change no map, or are the user's to change.
 FREE = {"callbacks", "checkpoint_dir", "checkpoint_every", "device", "max_time", "n_jobs", "resume", "verbose"}
@@ -19,7 +20,7 @@ LONG = 200  # characters of a value that is rather hashed than shown
 
 
 def open_checkpoints(
-    estimator: Any, X: Any, y: Any, landmarks: Any, start: nn.Module | None, device: torch.device
+    estimator: Any, X: Any, y: Any, landmarks: Any, start: nn.Module | None, device: torch.device, ranks: Ranks
 ) -> Checkpoints | None:
     """The checkpoints of a fit, if the estimator is to keep such; with the one to go on from."""
     if estimator.checkpoint_dir is None:
@@ -32,6 +33,7 @@ def open_checkpoints(
         estimator.resume,
         data,
         settings_of(estimator, device),
+        ranks,
     )
 
 

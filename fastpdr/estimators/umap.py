@@ -6,6 +6,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from torch import nn
 from fastpdr.estimators.base import CHECKPOINT_EVERY, HIDDEN_DIMS, Fit
 from fastpdr.estimators.neighbors import FEW_ROWS, NeighborEmbedding, require_targets
 from fastpdr.estimators.resolve import place, require_width
+from fastpdr.estimators.together import on_whole
 from fastpdr.graph import KNNGraph, continuous_intersection, fuzzy_set
 from fastpdr.training import TrainingState, build_decoder
 from fastpdr.training.callbacks import Callback
@@ -268,7 +270,8 @@ class ParametricUMAP(NeighborEmbedding):
         if y is None or self.target_metric == "categorical":
             return self._supervised(graph, y)
         wanted = self.target_n_neighbors if self.target_n_neighbors > 1 else self.n_neighbors
-        return continuous_intersection(graph, y, self.target_weight, min(int(wanted), len(y)))
+        settings = {"target_weight": self.target_weight, "n_neighbors": min(int(wanted), len(y))}
+        return on_whole(graph, partial(continuous_intersection, y=y, **settings))
 
     def _curve(self, n: int) -> Curve:
         a, b = self.a, self.b

@@ -60,11 +60,9 @@ def perplexity_affinities(graph: KNNGraph, perplexities: float | Sequence[float]
     """
     _require_graph("perplexity_affinities", graph)
     _require_neighbors(graph, perplexities)
-    indices, distances = as_tensor(graph.indices), as_tensor(graph.distances)
-    p, _ = ops.perplexity_search(_squares(distances), perplexities)
-    lonely = int((indices < 0).all(1).sum())
-    factor = 0.5 / max(1, graph.n - lonely)
-    return ops.symmetrize(indices, p, sum_factor=factor)
+    p, _ = ops.perplexity_search(_squares(graph), perplexities)
+    lonely = int(graph.total(float((graph.indices < 0).all(1).sum())))
+    return graph.symmetrized(p, 0.5 / max(1, graph.n - lonely))
 
 
 @phase("fuzzy set of neighbours")
@@ -109,13 +107,14 @@ def fuzzy_set(graph: KNNGraph, set_op_mix_ratio: float = 1.0, local_connectivity
         raise ValueError(f"fuzzy_set: set_op_mix_ratio must be from 0 to 1, got {ratio!r}")
     weights, _, _ = ops.fuzzy_weights(as_tensor(graph.distances), local_connectivity=local_connectivity)
     # mix (A + Aᵀ - A∘Aᵀ) + (1 - mix) A∘Aᵀ
-    return ops.symmetrize(as_tensor(graph.indices), weights, sum_factor=float(ratio), product_factor=1.0 - 2.0 * ratio)
+    return graph.symmetrized(weights, float(ratio), 1.0 - 2.0 * ratio)
 
 
-def _squares(distances: torch.Tensor) -> torch.Tensor:
+def _squares(graph: KNNGraph) -> torch.Tensor:
     """Squared distances of any scale, which a perplexity does not see: the mean of those that count becomes about 1."""
+    distances = as_tensor(graph.distances)
     finite = distances[distances < torch.inf]
-    largest = float(finite.max()) if len(finite) else 0.0
+    largest = graph.largest(float(finite.max()) if len(finite) else 0.0)
     return (distances / 2.0 ** math.frexp(largest)[1]).square() if largest > 0 else distances.square()
 
 

@@ -23,13 +23,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from fastpdr.graph._rows import Rows
 from fastpdr.graph.search import Found, Progress, exact, import_faiss, ranked, squared_distances, threads
+
+if TYPE_CHECKING:
+    from fastpdr.graph.sharded import Exchange
 
 TARGET_RECALL = 0.95
 SEARCHED_RECALL = 0.94  # before the look at neighbours' neighbours, which adds 0.01 to 0.1
@@ -64,10 +67,13 @@ def worthwhile(rows: Rows) -> bool:
     return rows.squared and n > 1000 and n * n * (d + OPERATIONS_PER_PAIR) > EXACT_OPERATIONS
 
 
-def approximate(rows: Rows, k: int, seed: int, progress: Progress) -> tuple[Found, dict[str, Any]] | None:
+def approximate(
+    rows: Rows, k: int, seed: int, progress: Progress, exchange: Exchange | None = None
+) -> tuple[Found, dict[str, Any]] | None:
     """About 95% of the k nearest others of every row, or more, and how they were found; None where lists do not help.
 
-    Distances are squared. Rows for which lists hold fewer than k others are searched exactly.
+    Distances are squared. Rows for which lists hold fewer than k others are searched exactly. Of several processes each
+    makes the same index and searches for the rows of its shard.
     """
     n = len(rows.matrix)
     rng = np.random.default_rng(seed)
@@ -80,13 +86,18 @@ def approximate(rows: Rows, k: int, seed: int, progress: Progress) -> tuple[Foun
             break
     else:
         return None
-    found = _search_all(search, rows, k, progress)
+    begin, end = (0, n) if exchange is None else exchange.shard(n)
+    anchors = torch.arange(begin, end)
+    judged = (judges >= begin) & (judges < end)
+    found = _search_all(search, rows, anchors, k, progress)
     recall = 0.0
     for _ in range(MOST_EXPLORATIONS):
         if recall < TARGET_RECALL:
-            found = _explore(rows, found, k, progress)
-            recall = recall_of(found[1][judges], truth[SAMPLE_ROWS:])
-    found = _complete(rows, found, k, progress)
+            found = _explore(rows, anchors, found, k, progress, exchange)
+            own = recall_of(found[1][judges[judged] - begin], truth[SAMPLE_ROWS:][judged]) if judged.any() else 0.0
+            hits = own * int(judged.sum())
+            recall = (hits if exchange is None else exchange.total(hits)[0]) / len(judges)
+    found = _complete(rows, anchors, found, k, progress)
     return found, {**search.settings(), "recall": round(recall, 4)}
 
 
@@ -152,40 +163,45 @@ def _rank(rows: Rows, anchors: torch.Tensor, candidates: torch.Tensor, k: int) -
     return indices.masked_fill(distances == torch.inf, -1), distances
 
 
-def _search_all(search: Search, rows: Rows, k: int, progress: Progress) -> Found:
+def _search_all(search: Search, rows: Rows, anchors: torch.Tensor, k: int, progress: Progress) -> Found:
     return _in_blocks(
-        len(rows.matrix),
+        anchors,
         f"{search.name}, {search.probes} lists",
         progress,
         lambda anchors: _nearest(search, rows, anchors, k),
     )
 
 
-def _explore(rows: Rows, found: Found, k: int, progress: Progress) -> Found:
+def _explore(
+    rows: Rows, anchors: torch.Tensor, found: Found, k: int, progress: Progress, exchange: Exchange | None
+) -> Found:
     """Look at the neighbours of neighbours."""
-    indices = found[0]
-    near, nearer = indices[:, :EXPLORED_NEIGHBORS], indices[:, :NEIGHBORS_OF_EACH].contiguous()
+    indices, begin = found[0], int(anchors[0])
+    nearer = indices[:, :NEIGHBORS_OF_EACH].int()
+    if exchange is not None:
+        nearer = torch.cat(exchange.gather(nearer, "neighbours"))
 
-    def explore(anchors: torch.Tensor) -> Found:
-        first = near[anchors]
-        second = nearer[first.clamp_min(0)].masked_fill((first < 0)[:, :, None], -1)
-        return _rank(rows, anchors, torch.cat([indices[anchors], second.flatten(1)], 1), k)
+    def explore(part: torch.Tensor) -> Found:
+        own = indices[part - begin]
+        first = own[:, :EXPLORED_NEIGHBORS]
+        second = nearer[first.clamp_min(0)].long().masked_fill((first < 0)[:, :, None], -1)
+        return _rank(rows, part, torch.cat([own, second.flatten(1)], 1), k)
 
-    return _in_blocks(len(indices), "neighbours of neighbours", progress, explore)
+    return _in_blocks(anchors, "neighbours of neighbours", progress, explore)
 
 
-def _complete(rows: Rows, found: Found, k: int, progress: Progress) -> Found:
+def _complete(rows: Rows, anchors: torch.Tensor, found: Found, k: int, progress: Progress) -> Found:
     """Search rows exactly that have fewer than k others."""
     short = (found[0][:, -1] < 0).nonzero()[:, 0]
     if len(short):
-        found[0][short], found[1][short] = exact(rows, short, k, "faiss", progress)
+        found[0][short], found[1][short] = exact(rows, anchors[short], k, "faiss", progress)
     return found
 
 
-def _in_blocks(n: int, label: str, progress: Progress, search: Any) -> Found:
+def _in_blocks(anchors: torch.Tensor, label: str, progress: Progress, search: Any) -> Found:
     parts = []
-    with progress(label, n) as bar:
-        for anchors in torch.arange(n).split(ROWS_AT_ONCE):
-            parts.append(search(anchors))
-            bar.update(len(anchors))
+    with progress(label, len(anchors)) as bar:
+        for part in anchors.split(ROWS_AT_ONCE):
+            parts.append(search(part))
+            bar.update(len(part))
     return torch.cat([indices for indices, _ in parts]), torch.cat([distances for _, distances in parts])

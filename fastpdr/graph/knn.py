@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from fastpdr import ops
 from fastpdr._files import written_aside
 from fastpdr._progress import LOG, phase, progress
 from fastpdr.graph import inverted
@@ -38,6 +39,9 @@ from fastpdr.graph.search import (
     thread_count,
     threads,
 )
+
+if TYPE_CHECKING:
+    from fastpdr.graph.sharded import Exchange
 
 BACKENDS = ("auto", "faiss", "torch")
 FORMAT = "fastpdr.KNNGraph 1"
@@ -102,6 +106,23 @@ class KNNGraph:
         return self.indices.shape[1]
 
     @property
+    def first(self) -> int:
+        """The row that the arrays begin with: 0, but where several processes have each a part of the rows."""
+        return 0
+
+    def total(self, value: float) -> float:
+        """The sum of what was counted in these rows, over all rows."""
+        return value
+
+    def largest(self, value: float) -> float:
+        """The maximum of what was found in these rows, over all rows."""
+        return value
+
+    def symmetrized(self, values: torch.Tensor, sum_factor: float, product_factor: float = 0.0) -> torch.Tensor:
+        """:func:`fastpdr.ops.symmetrize` of the neighbours and values ``[n, k]`` of theirs."""
+        return ops.symmetrize(as_tensor(self.indices), values, sum_factor=sum_factor, product_factor=product_factor)
+
+    @property
     def backend(self) -> str:
         """Who searched: "faiss", "torch" or "precomputed"."""
         return self.settings.get("backend", "precomputed")
@@ -155,19 +176,10 @@ class KNNGraph:
         ImportError
             If backend is "faiss" and that is not installed.
         """
-        function = "KNNGraph.build"
-        metric = known_metric(function, metric)
-        backend = _chosen_backend(function, backend, metric, X)
-        count = thread_count(function, n_jobs)
-        seed = _seed(function, random_state)
-        rows = prepare(function, X, metric)
-        k = _neighbors(function, n_neighbors, len(rows.matrix))
-        if backend == "faiss" and rows.matrix.device.type != "cpu" and not (gpu_faiss() and rows.squared):
-            rows = Rows(rows.matrix.cpu(), rows.metric, rows.unit)
-        label = f"{k} neighbours of {len(rows.matrix)} rows of {rows.matrix.shape[1]} columns"
-        with phase(label), threads(count, faiss_reads(rows.matrix)):
-            found, settings = _search(rows, k, backend, seed, _progress(verbose))
-        graph = cls(*_arrays(rows, found), metric, {"backend": backend, **settings}, X)
+        arguments = {"metric": metric, "backend": backend, "n_jobs": n_jobs}
+        found = searched("KNNGraph.build", X, n_neighbors, **arguments, random_state=random_state, verbose=verbose)
+        (indices, distances), metric, settings = found
+        graph = cls(indices, distances, metric, settings, X)
         _say(f"{graph!r}", verbose and "recall" in graph.settings)
         return graph
 
@@ -319,21 +331,54 @@ class KNNGraph:
         return cls(*checked, about["metric"], about["settings"])
 
 
+def searched(
+    function: str,
+    X: Any,
+    n_neighbors: int,
+    *,
+    metric: str = "euclidean",
+    backend: str = "auto",
+    n_jobs: int | None = None,
+    random_state: Any = None,
+    verbose: bool = False,
+    exchange: Exchange | None = None,
+) -> tuple[tuple[NDArray[np.int64], NDArray[np.float32]], str, dict[str, Any]]:
+    """The indices and distances, the metric by its first name, and the settings that :meth:`KNNGraph.build` keeps.
+
+    Where several processes search together, each gets those of the rows of its shard.
+    """
+    metric = known_metric(function, metric)
+    backend = _chosen_backend(function, backend, metric, X)
+    count = thread_count(function, n_jobs)
+    seed = _seed(function, random_state)
+    rows = prepare(function, X, metric)
+    k = _neighbors(function, n_neighbors, len(rows.matrix))
+    if backend == "faiss" and rows.matrix.device.type != "cpu" and not (gpu_faiss() and rows.squared):
+        rows = Rows(rows.matrix.cpu(), rows.metric, rows.unit)
+    label = f"{k} neighbours of {len(rows.matrix)} rows of {rows.matrix.shape[1]} columns"
+    with phase(label), threads(count, faiss_reads(rows.matrix)):
+        found, settings = _search(rows, k, backend, seed, _progress(verbose), exchange)
+    return _arrays(rows, found), metric, {"backend": backend, **settings}
+
+
 def _restore(*parts: Any) -> KNNGraph:
     return KNNGraph(*parts)
 
 
-def _search(rows: Rows, k: int, backend: str, seed: int, progress: Progress) -> tuple[Found, dict[str, Any]]:
+def _search(
+    rows: Rows, k: int, backend: str, seed: int, progress: Progress, exchange: Exchange | None
+) -> tuple[Found, dict[str, Any]]:
     if backend == "faiss" and rows.matrix.device.type == "cpu" and inverted.worthwhile(rows):
-        approximate = inverted.approximate(rows, k, seed, progress)
+        approximate = inverted.approximate(rows, k, seed, progress, exchange)
         if approximate is not None:
             return approximate
         LOG.info(
             "KNNGraph.build: lists would not reach a recall of %s in less time than exact search",
             inverted.TARGET_RECALL,
         )
-    everyone = torch.arange(len(rows.matrix), device=rows.matrix.device)
-    return exact(rows, everyone, k, backend, progress), {"index": "exact"}
+    n = len(rows.matrix)
+    anchors = torch.arange(*((0, n) if exchange is None else exchange.shard(n)), device=rows.matrix.device)
+    return exact(rows, anchors, k, backend, progress), {"index": "exact"}
 
 
 def _arrays(rows: Rows, found: Found) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

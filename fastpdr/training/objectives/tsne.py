@@ -51,7 +51,7 @@ class BatchTSNE(Objective):
         """The perplexities that a batch of b rows is calibrated to."""
         if self.perplexities is None:
             return automatic_perplexities(b)
-        share, largest = b / len(self.data), max(1.0, (b - 1) / 2)
+        share, largest = b / self.batches.n, max(1.0, (b - 1) / 2)
         smallest = min(SMALLEST_PERPLEXITY, largest)
         return sorted({min(max(k * share, min(k, smallest)), largest) for k in self.perplexities})
 
