@@ -270,8 +270,9 @@ class ParametricUMAP(NeighborEmbedding):
         if y is None or self.target_metric == "categorical":
             return self._supervised(graph, y)
         wanted = self.target_n_neighbors if self.target_n_neighbors > 1 else self.n_neighbors
-        settings = {"target_weight": self.target_weight, "n_neighbors": min(int(wanted), len(y))}
-        return on_whole(graph, partial(continuous_intersection, y=y, **settings))
+        count = min(int(wanted), len(y))
+        change = partial(continuous_intersection, y=y, target_weight=self.target_weight, n_neighbors=count)
+        return on_whole(graph, change)
 
     def _curve(self, n: int) -> Curve:
         a, b = self.a, self.b

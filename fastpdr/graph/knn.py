@@ -176,9 +176,16 @@ class KNNGraph:
         ImportError
             If backend is "faiss" and that is not installed.
         """
-        arguments = {"metric": metric, "backend": backend, "n_jobs": n_jobs}
-        found = searched("KNNGraph.build", X, n_neighbors, **arguments, random_state=random_state, verbose=verbose)
-        (indices, distances), metric, settings = found
+        (indices, distances), metric, settings = searched(
+            "KNNGraph.build",
+            X,
+            n_neighbors,
+            metric=metric,
+            backend=backend,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
         graph = cls(indices, distances, metric, settings, X)
         _say(f"{graph!r}", verbose and "recall" in graph.settings)
         return graph

@@ -164,9 +164,10 @@ def whole(part: torch.Tensor, exchange: Exchange, *, everywhere: bool) -> torch.
     n, (begin, end) = part.shape[0], exchange.shard(part.shape[0])
     parts = (part.crow_indices().diff()[begin:end], part.col_indices(), part.values())
     gathered = [(exchange.gather if everywhere else exchange.collect)(own, "whole graph") for own in parts]
-    if gathered[0] is None:
+    degrees, columns, values = (None if every is None else torch.cat(every) for every in gathered)
+    if degrees is None or columns is None or values is None:
         return None
-    return among_all(*(torch.cat(every) for every in gathered if every is not None), n, 0)
+    return among_all(degrees, columns, values, n, 0)
 
 
 def own_rows(matrix: torch.Tensor, exchange: Exchange) -> torch.Tensor:

@@ -13,7 +13,7 @@ import atexit
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import wraps
@@ -180,9 +180,13 @@ class ProcessRanks(Ranks):
         except RankError:
             raise
         except BaseException as error:
+            if isinstance(error, SystemExit) and not error.code:
+                raise
             mine = f"rank {self.rank} failed: {type(error).__name__}: {error}"
-            first = self.store.compare_set(self.failed, "", mine).decode()
-            if first == mine:
+            first = mine
+            with suppress(dist.DistError):  # the store ends with the launcher
+                first = self.store.compare_set(self.failed, "", mine).decode()
+            if first == mine or not isinstance(error, RuntimeError):  # as broken connections are
                 raise
             raise RankError(first) from error
 

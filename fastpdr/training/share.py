@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -103,7 +104,7 @@ class RankShare(Share):
     def _own(self, batch: Batch) -> Batch:
         rows = batch.rows.sort().values
         places = torch.searchsorted(rows, self.bounds.to(rows.device)).tolist()
-        self.ahead.append((Batch(rows), [end - begin for begin, end in zip(places, places[1:], strict=False)]))
+        self.ahead.append((Batch(rows), [end - begin for begin, end in pairwise(places)]))
         return Batch(rows[places[self.ranks.rank] : places[self.ranks.rank + 1]] - self.begin)
 
     def joined(self, own: Batch) -> Batch:
@@ -128,7 +129,7 @@ class RankShare(Share):
         ends = degrees.long().cumsum(0)
         last = torch.tensor(self.lengths, device=ends.device).cumsum(0) - 1
         until = torch.where(last < 0, 0, ends[last.clamp_min(0)]).tolist()
-        counts = [stop - start for start, stop in zip([0, *until], until, strict=False)]
+        counts = [stop - start for start, stop in pairwise([0, *until])]
         columns = torch.cat(self.ranks.gather(part.col_indices().int(), "similarities", counts))
         values = torch.cat(self.ranks.gather(part.values(), "similarities", counts))
         indptr = torch.cat([ends.new_zeros(1), ends])
@@ -234,7 +235,7 @@ def share_of(
     networks: Sequence[nn.Module],
     terms: Sequence[nn.Module],
 ) -> Share:
-    """This process's part of a training on n rows.
+    """The part that the own process has of a training on n rows.
 
     Raises
     ------
