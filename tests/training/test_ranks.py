@@ -1,4 +1,4 @@
-"""Several processes on one machine: the loss, gradients, graphs and maps of one process, the same bits twice, resumed."""
+"""Several processes on one machine: loss, gradients and graphs of one process, the same bits twice and resumed."""
 
 from __future__ import annotations
 
