@@ -18,6 +18,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 from fastpdr import ops, reference
 from fastpdr._native import build_info
+from fastpdr.data import Shards
 
 logging.getLogger("fastpdr").addHandler(logging.NullHandler())
 
@@ -43,6 +44,7 @@ __all__ = [
     "ParametricLargeVis",
     "ParametricTSNE",
     "ParametricUMAP",
+    "Shards",
     "__version__",
     "build_info",
     "distributed",

@@ -1,4 +1,4 @@
-"""Makes sparse_csr tensors without PyTorch's notice, once per process, of their beta state; shows them to SciPy."""
+"""sparse_csr tensors: their integers; made without PyTorch's notice of their beta state, once a process; for SciPy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 import torch
 
 _noticed = False
+
+
+def index_dtype(n: int, entries: int) -> torch.dtype:
+    """Of the indices of a matrix of the whole data: 32 bits where these are enough for its rows and its entries."""
+    return torch.int32 if max(n, entries) < 2**31 else torch.int64
 
 
 def csr_tensor(indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, n: int) -> torch.Tensor:

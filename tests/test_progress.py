@@ -34,6 +34,15 @@ def work(**settings):
         bar.update(1)
 
 
+def test_a_phase_says_how_long_it_took(caplog):
+    with caplog.at_level(logging.INFO, "fastpdr"), _progress.phase("counting"):
+        sum(range(100_000))
+    (record,) = caplog.records
+    assert record.getMessage() == f"counting: {record.wall_s:.2f} s"
+    assert record.phase == "counting"
+    assert record.cpu_s > 0
+
+
 def test_a_bar_on_a_terminal(monkeypatch):
     terminal = replace_stderr(monkeypatch, Terminal())
     work()

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <optional>
 
 #include "fastpdr/pairs.h"
@@ -16,6 +17,16 @@ namespace fastpdr::binding {
 // float32 or float64: the kernels that copy take both.
 inline ScalarType float_type(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// int32 or int64: the kernels that read a matrix of the whole data take both.
+inline ScalarType index_type(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Int ? ScalarType::Int : ScalarType::Long;
+}
+
+// What the indices of a new matrix are: 32 bits where these are enough for its rows and its entries.
+inline ScalarType index_type(int64_t n, int64_t entries) {
+  return std::max(n, entries) <= INT32_MAX ? ScalarType::Int : ScalarType::Long;
 }
 
 struct Map {
@@ -71,18 +82,18 @@ struct Weights {
   int64_t e;
 
   explicit Weights(const Tensor& weights_)
-      : weights(require(weights_, ScalarType::Double, 1, "alias_table: weights")), e(weights.size(0)) {
+      : weights(require(weights_, float_type(weights_), 1, "alias_table: weights")), e(weights.size(0)) {
     STD_TORCH_CHECK(e >= 1 && e < kAliasMaxEntries, "alias_table: weights must be [e] with 1 <= e < 2^31");
   }
 };
 
 struct Draws {
-  Tensor table;  // [e, 2]
+  Tensor table;  // [e]
   int64_t e;
 
   Draws(const Tensor& table_, int64_t n_edges, int64_t seed, int64_t step)
-      : table(require(table_, ScalarType::Long, 2, "sample_edges: table")), e(table.size(0)) {
-    STD_TORCH_CHECK(e >= 1 && table.size(1) == 2, "sample_edges: table must be [e, 2] with e >= 1");
+      : table(require(table_, ScalarType::Long, 1, "sample_edges: table")), e(table.size(0)) {
+    STD_TORCH_CHECK(e >= 1, "sample_edges: table must be [e] with e >= 1");
     STD_TORCH_CHECK(n_edges >= 0 && seed >= 0 && step >= 0, "sample_edges: n_edges, seed and step must be >= 0");
   }
 };
@@ -95,8 +106,8 @@ struct Subgraph {
 
   Subgraph(const Tensor& indptr_, const Tensor& indices_, const Tensor& values_, const Tensor& rows_,
            const std::optional<Tensor>& points_, std::optional<int64_t> capacity_)
-      : indptr(require(indptr_, ScalarType::Long, 1, "subgraph: indptr", values_, "values")),
-        indices(require(indices_, ScalarType::Long, 1, "subgraph: indices", values_, "values")),
+      : indptr(require(indptr_, index_type(indptr_), 1, "subgraph: indptr", values_, "values")),
+        indices(require(indices_, index_type(indptr_), 1, "subgraph: indices", values_, "values")),
         values(require(values_, float_type(values_), 1, "subgraph: values")),
         rows(require(rows_, ScalarType::Long, 1, "subgraph: rows", values_, "values")),
         points(points_, values_, "values", "subgraph"),
@@ -127,6 +138,17 @@ struct Neighbors {
 
 inline void require_connectivity(double local_connectivity) {
   STD_TORCH_CHECK(local_connectivity >= 0.0, "fuzzy_weights: local_connectivity must be >= 0");
+}
+
+// Calls `function` with a null pointer of the index's and one of the value's type.
+template <typename F>
+auto with_types(ScalarType index, ScalarType value, F function) {
+  const auto with_index = [&](auto* index_type) {
+    return value == ScalarType::Double ? function(index_type, static_cast<double*>(nullptr))
+                                       : function(index_type, static_cast<float*>(nullptr));
+  };
+  return index == ScalarType::Int ? with_index(static_cast<int32_t*>(nullptr))
+                                  : with_index(static_cast<int64_t*>(nullptr));
 }
 
 // What the kernels found wrong with the contents; the number of entries otherwise.

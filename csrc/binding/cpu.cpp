@@ -91,7 +91,8 @@ Tensor sample_edges(const Tensor& table, int64_t n_edges, int64_t seed, int64_t 
 }
 
 // The most entries that the rows can give; what the rows point to must exist before it is read.
-int64_t subgraph_capacity(const int64_t* indptr, const int64_t* rows, int64_t n, int64_t b, int64_t nnz) {
+template <typename Index>
+int64_t subgraph_capacity(const Index* indptr, const int64_t* rows, int64_t n, int64_t b, int64_t nnz) {
   int64_t capacity = 0;
   bool inside = true, rises = true;
   for (int64_t s = 0; s < b && inside; ++s) {
@@ -106,22 +107,22 @@ int64_t subgraph_capacity(const int64_t* indptr, const int64_t* rows, int64_t n,
   return capacity;
 }
 
-template <typename T>
-std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of) {
+template <typename Index, typename T>
+std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of, Index*, T*) {
   const int64_t m = of.points.of(of.b);
-  const int64_t capacity = subgraph_capacity(read<int64_t>(of.indptr), read<int64_t>(of.rows), of.n, m, of.nnz);
+  const int64_t capacity = subgraph_capacity(read<Index>(of.indptr), read<int64_t>(of.rows), of.n, m, of.nnz);
   const std::unique_ptr<int64_t[]> columns(new int64_t[capacity]);
   const std::unique_ptr<T[]> found(new T[capacity]);
-  Tensor indptr_out = allocate("subgraph", of.indptr, {of.b + 1}, ScalarType::Long);
+  Tensor indptr_out = allocate("subgraph", of.rows, {of.b + 1}, ScalarType::Long);
   const int64_t count =
-      fastpdr::subgraph(read<int64_t>(of.indptr), read<int64_t>(of.indices), read<T>(of.values), read<int64_t>(of.rows),
+      fastpdr::subgraph(read<Index>(of.indptr), read<Index>(of.indices), read<T>(of.values), read<int64_t>(of.rows),
                         of.n, m, write<int64_t>(indptr_out), columns.get(), found.get());
   require_subgraph_found(count);
   STD_TORCH_CHECK(count <= of.capacity.value_or(count), "subgraph: capacity must be the number of entries or more");
   std::fill(write<int64_t>(indptr_out) + m + 1, write<int64_t>(indptr_out) + of.b + 1, count);
   // What was found is a small part of what the rows hold.
   const int64_t room = of.capacity.value_or(count);
-  Tensor indices_out = allocate("subgraph", of.indices, {room}, ScalarType::Long);
+  Tensor indices_out = allocate("subgraph", of.rows, {room}, ScalarType::Long);
   Tensor values_out = allocate("subgraph", of.values, {room}, of.values.scalar_type());
   std::memcpy(write<int64_t>(indices_out), columns.get(), count * sizeof(int64_t));
   std::memcpy(write<T>(values_out), found.get(), count * sizeof(T));
@@ -132,7 +133,8 @@ std::tuple<Tensor, Tensor, Tensor> subgraph(const Tensor& indptr, const Tensor& 
                                             const Tensor& rows, std::optional<Tensor> points,
                                             std::optional<int64_t> capacity) {
   const Subgraph of(indptr, indices, values, rows, points, capacity);
-  return of.values.scalar_type() == ScalarType::Double ? subgraph_of<double>(of) : subgraph_of<float>(of);
+  return with_types(index_type(of.indptr), of.values.scalar_type(),
+                    [&](auto* index, auto* value) { return subgraph_of(of, index, value); });
 }
 
 std::tuple<Tensor, Tensor, Tensor> fuzzy_weights(const Tensor& dist_, double local_connectivity) {
@@ -152,10 +154,15 @@ std::tuple<Tensor, Tensor, Tensor> symmetrize_of(const Neighbors& of, double sum
   const Symmetrization<T> result(read<int64_t>(of.indices), read<T>(of.values), of.n, of.k, sum_factor, product_factor);
   const int64_t entries = result.entries();
   require_symmetrized(entries);
-  Tensor indptr = allocate("symmetrize", of.indices, {of.n + 1}, ScalarType::Long);
-  Tensor columns = allocate("symmetrize", of.indices, {entries}, ScalarType::Long);
+  const ScalarType index = index_type(of.n, entries);
+  Tensor indptr = allocate("symmetrize", of.indices, {of.n + 1}, index);
+  Tensor columns = allocate("symmetrize", of.indices, {entries}, index);
   Tensor merged = allocate("symmetrize", of.values, {entries}, of.values.scalar_type());
-  result.write(write<int64_t>(indptr), write<int64_t>(columns), write<T>(merged));
+  if (index == ScalarType::Int) {
+    result.write(write<int32_t>(indptr), write<int32_t>(columns), write<T>(merged));
+  } else {
+    result.write(write<int64_t>(indptr), write<int64_t>(columns), write<T>(merged));
+  }
   return {indptr, columns, merged};
 }
 
@@ -166,20 +173,25 @@ std::tuple<Tensor, Tensor, Tensor> symmetrize(const Tensor& indices, const Tenso
                                                        : symmetrize_of<float>(of, sum_factor, product_factor);
 }
 
-}  // namespace
-
-Tensor alias_table_on_host(const Tensor& weights_) {
+template <typename T>
+Tensor alias_table_of(const Tensor& weights_) {
   const Weights weights(weights_);
-  const double* values = read<double>(weights.weights);
+  const T* values = read<T>(weights.weights);
   bool positive = false, valid = true;
   for (int64_t i = 0; i < weights.e; ++i) {
-    positive |= values[i] > 0.0;
-    valid &= values[i] >= 0.0 && values[i] < INFINITY;
+    positive |= values[i] > T{0};
+    valid &= values[i] >= T{0} && values[i] < INFINITY;
   }
   STD_TORCH_CHECK(positive && valid, "alias_table: weights must be finite, >= 0 and not all 0");
-  Tensor table = allocate("alias_table", weights.weights, {weights.e, 2}, ScalarType::Long);
+  Tensor table = allocate("alias_table", weights.weights, {weights.e}, ScalarType::Long);
   fastpdr::alias_table(values, weights.e, write<int64_t>(table));
   return table;
+}
+
+}  // namespace
+
+Tensor alias_table_on_host(const Tensor& weights) {
+  return weights.scalar_type() == ScalarType::Double ? alias_table_of<double>(weights) : alias_table_of<float>(weights);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {

@@ -123,13 +123,13 @@ Tensor sample_edges(const Tensor& table, int64_t n_edges, int64_t seed, int64_t 
   return edges;
 }
 
-template <typename T>
-std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of) {
+template <typename Index, typename T>
+std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of, Index*, T*) {
   const Launch launch("subgraph", of.values);
   Tensor work = workspace("subgraph", of.indices, cuda::subgraph_workspace(of.n));
-  Tensor indptr_out = allocate("subgraph", of.indptr, {of.b + 1}, ScalarType::Long);
-  Tensor entries = allocate("subgraph", of.indptr, {}, ScalarType::Long);
-  launch.check(cuda::subgraph_count(read<int64_t>(of.indptr), read<int64_t>(of.indices), read<int64_t>(of.rows),
+  Tensor indptr_out = allocate("subgraph", of.rows, {of.b + 1}, ScalarType::Long);
+  Tensor entries = allocate("subgraph", of.rows, {}, ScalarType::Long);
+  launch.check(cuda::subgraph_count(read<Index>(of.indptr), read<Index>(of.indices), read<int64_t>(of.rows),
                                     of.points.data(), of.n, of.nnz, of.b,
                                     of.capacity.value_or(std::numeric_limits<int64_t>::max()), work.mutable_data_ptr(),
                                     write<int64_t>(indptr_out), write<int64_t>(entries), launch.stream()));
@@ -137,9 +137,9 @@ std::tuple<Tensor, Tensor, Tensor> subgraph_of(const Subgraph& of) {
   STD_TORCH_CHECK(count != cuda::kSubgraphStrayRow, "subgraph: rows must lie in [0, n)");
   STD_TORCH_CHECK(count != cuda::kSubgraphFallingIndptr, "subgraph: indptr must rise from 0 to the number of entries");
   require_subgraph_found(count);
-  Tensor indices_out = allocate("subgraph", of.indices, {count}, ScalarType::Long);
+  Tensor indices_out = allocate("subgraph", of.rows, {count}, ScalarType::Long);
   Tensor values_out = allocate("subgraph", of.values, {count}, of.values.scalar_type());
-  launch.check(cuda::subgraph_fill(read<int64_t>(of.indptr), read<int64_t>(of.indices), read<T>(of.values),
+  launch.check(cuda::subgraph_fill(read<Index>(of.indptr), read<Index>(of.indices), read<T>(of.values),
                                    read<int64_t>(of.rows), of.n, of.nnz, of.b, work.const_data_ptr(),
                                    read<int64_t>(indptr_out), write<int64_t>(indices_out), write<T>(values_out),
                                    launch.stream()));
@@ -150,7 +150,8 @@ std::tuple<Tensor, Tensor, Tensor> subgraph(const Tensor& indptr, const Tensor& 
                                             const Tensor& rows, std::optional<Tensor> points,
                                             std::optional<int64_t> capacity) {
   const Subgraph of(indptr, indices, values, rows, points, capacity);
-  return of.values.scalar_type() == ScalarType::Double ? subgraph_of<double>(of) : subgraph_of<float>(of);
+  return with_types(index_type(of.indptr), of.values.scalar_type(),
+                    [&](auto* index, auto* value) { return subgraph_of(of, index, value); });
 }
 
 std::tuple<Tensor, Tensor, Tensor> fuzzy_weights(const Tensor& dist_, double local_connectivity) {
@@ -171,18 +172,27 @@ template <typename T>
 std::tuple<Tensor, Tensor, Tensor> symmetrize_of(const Neighbors& of, double sum_factor, double product_factor) {
   const Launch launch("symmetrize", of.values);
   Tensor work = workspace("symmetrize", of.values, cuda::symmetrize_workspace(of.n, of.k));
-  Tensor indptr = allocate("symmetrize", of.indices, {of.n + 1}, ScalarType::Long);
+  Tensor ends = allocate("symmetrize", of.indices, {of.n + 1}, ScalarType::Long);
   Tensor entries = allocate("symmetrize", of.indices, {}, ScalarType::Long);
   launch.check(cuda::symmetrize_count(read<int64_t>(of.indices), read<T>(of.values), of.n, of.k, sum_factor,
-                                      product_factor, work.mutable_data_ptr(), write<int64_t>(indptr),
+                                      product_factor, work.mutable_data_ptr(), write<int64_t>(ends),
                                       write<int64_t>(entries), launch.stream()));
   const int64_t count = read_number(entries);
   require_symmetrized(count);
-  Tensor columns = allocate("symmetrize", of.indices, {count}, ScalarType::Long);
+  const ScalarType index = index_type(of.n, count);
+  Tensor indptr = allocate("symmetrize", of.indices, {of.n + 1}, index);
+  Tensor columns = allocate("symmetrize", of.indices, {count}, index);
   Tensor merged = allocate("symmetrize", of.values, {count}, of.values.scalar_type());
-  launch.check(cuda::symmetrize_fill(read<T>(of.values), of.n, of.k, sum_factor, product_factor, work.const_data_ptr(),
-                                     read<int64_t>(indptr), write<int64_t>(columns), write<T>(merged),
-                                     launch.stream()));
+  const auto fill = [&](auto* indptr_out, auto* columns_out) {
+    launch.check(cuda::symmetrize_fill(read<T>(of.values), of.n, of.k, sum_factor, product_factor,
+                                       work.const_data_ptr(), read<int64_t>(ends), indptr_out, columns_out,
+                                       write<T>(merged), launch.stream()));
+  };
+  if (index == ScalarType::Int) {
+    fill(write<int32_t>(indptr), write<int32_t>(columns));
+  } else {
+    fill(write<int64_t>(indptr), write<int64_t>(columns));
+  }
   return {indptr, columns, merged};
 }
 

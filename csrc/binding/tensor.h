@@ -42,7 +42,8 @@ inline Tensor allocate(const char* op, const Tensor& like, const std::vector<int
   try {
     return torch::stable::new_empty(like, shape, type);
   } catch (const std::exception&) {
-    double bytes = type == ScalarType::Byte ? 1.0 : type == ScalarType::Float ? 4.0 : 8.0;
+    const bool four = type == ScalarType::Float || type == ScalarType::Int;
+    double bytes = type == ScalarType::Byte ? 1.0 : four ? 4.0 : 8.0;
     std::string sizes;
     for (const int64_t size : shape) {
       bytes *= static_cast<double>(size);

@@ -1,4 +1,4 @@
-// CPU alias table in four passes over the entries, and its draws in blocks.
+// CPU alias table in five passes over the entries, in place, and its draws in blocks.
 //
 // The table is far larger than the caches, so a draw is one cache miss: the rows of a whole block are computed and
 // asked for before the first of them is read. Philox runs on W draws at a time; its ten rounds are some 2 ns a draw.
@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "simd.h"
 
@@ -19,44 +20,51 @@ constexpr int kRounds = 10;
 
 // Weights relative to the largest, so that no sum overflows, in blocks, so that its error is small: at most
 // (kSumBlock + e / kSumBlock) / 2^53 of it.
-double relative_total(const double* weights, std::int64_t e, double largest) {
+template <typename T>
+double relative_total(const T* weights, std::int64_t e, double largest) {
   double total = 0.0;
   for (std::int64_t begin = 0; begin < e; begin += kSumBlock) {
     const std::int64_t end = std::min(begin + kSumBlock, e);
     double block = 0.0;
-    for (std::int64_t i = begin; i < end; ++i) block += weights[i] / largest;
+    for (std::int64_t i = begin; i < end; ++i) block += static_cast<double>(weights[i]) / largest;
     total += block;
   }
   return total;
 }
 
-// Whole units of every entry into column 0, with sum e kOne. The factor is too small by what the total can be
-// wrong, so that rounding down leaves units over; each positive weight gets an equal share, the first ones the rest.
-void quantise(const double* weights, std::int64_t e, std::int64_t* table) {
-  const double largest = *std::max_element(weights, weights + e);
+// Whole units of every entry, with sum e kOne. The factor is too small by what the total can be wrong, so that rounding
+// down leaves units over; each positive weight gets an equal share, the first ones the rest.
+template <typename T>
+void quantise(const T* weights, std::int64_t e, std::int64_t* table) {
+  const auto largest = static_cast<double>(*std::max_element(weights, weights + e));
   const double slack = 2.0 * (kSumBlock + e / kSumBlock + 4) / 9007199254740992.0;  // 2^53
   const double total = relative_total(weights, e, largest) * (1.0 + slack);
   const double factor = static_cast<double>(e) * kOne / total;
   std::int64_t left = e * kOne, positive = 0;
   for (std::int64_t i = 0; i < e; ++i) {
-    const double relative = weights[i] / largest;
+    const double relative = static_cast<double>(weights[i]) / largest;
     const auto units = static_cast<std::int64_t>(relative * factor);
-    table[2 * i] = units;
+    table[i] = units;
     left -= units;
     positive += relative > 0.0;
   }
   const std::int64_t share = left / positive;
   std::int64_t rest = left % positive;
   for (std::int64_t i = 0; i < e; ++i) {
-    if (!(weights[i] / largest > 0.0)) continue;
-    table[2 * i] += share + (rest > 0);
+    if (!(static_cast<double>(weights[i]) / largest > 0.0)) continue;
+    table[i] += share + (rest > 0);
     --rest;
   }
 }
 
-// The next entry at or after `i` with kOne units or more. A closed one may have fewer, but lies behind.
+// Units that are still to be dealt with are not negative, finished entries are: one array holds both.
+std::int64_t finished(std::int64_t threshold, std::int64_t alias) {
+  return INT64_MIN | std::min(threshold, kOne - 1) << kAliasBits | alias;
+}
+
+// The next entry at or after `i` with kOne units or more that is not finished.
 std::int64_t next_heavy(const std::int64_t* table, std::int64_t e, std::int64_t i) {
-  while (i < e && table[2 * i] < kOne) ++i;
+  while (i < e && table[i] < kOne) ++i;
   return i;
 }
 
@@ -64,22 +72,22 @@ std::int64_t next_heavy(const std::int64_t* table, std::int64_t e, std::int64_t 
 // left it is closed, and takes what it lacks itself from the next. Units add up, so the last one ends with kOne.
 void pair_up(std::int64_t e, std::int64_t* table) {
   std::int64_t heavy = next_heavy(table, e, 0);
-  std::int64_t left = table[2 * heavy];
+  std::int64_t left = table[heavy];
   const auto close = [&] {
     const std::int64_t closed = heavy, lacking = kOne - left;
     heavy = next_heavy(table, e, heavy + 1);
-    table[2 * closed] = left;
-    table[2 * closed + 1] = lacking > 0 ? heavy : closed;
-    if (heavy < e) left = table[2 * heavy] - lacking;
+    table[closed] = finished(left, lacking > 0 ? heavy : closed);
+    if (heavy < e) left = table[heavy] - lacking;
   };
-  for (std::int64_t i = 0; i < e; ++i) table[2 * i + 1] = -1;
   for (std::int64_t i = 0; i < e; ++i) {
-    if (table[2 * i] >= kOne || table[2 * i + 1] >= 0) continue;  // heavy, open or closed
+    const std::int64_t units = table[i];
+    if (units < 0 || units >= kOne) continue;  // closed, or heavy
     while (left <= kOne) close();
-    table[2 * i + 1] = heavy;
-    left -= kOne - table[2 * i];
+    table[i] = finished(units, heavy);
+    left -= kOne - units;
   }
   while (heavy < e) close();
+  for (std::int64_t i = 0; i < e; ++i) table[i] &= INT64_MAX;
 }
 
 // Ten rounds of Philox4x32 on the counters (first + l, step), l < kDraws; r3 is not used.
@@ -124,20 +132,24 @@ void draw_block(const std::int64_t* table, std::int64_t e, std::int64_t first, s
   philox(first, seed, step, words);
   for (std::int64_t l = 0; l < count; ++l) {
     edges[l] = scale(words.r0[l] | std::uint64_t{words.r1[l]} << 32, e);
-    __builtin_prefetch(table + 2 * edges[l]);
+    __builtin_prefetch(table + edges[l]);
   }
   for (std::int64_t l = 0; l < count; ++l) {
-    const std::int64_t* entry = table + 2 * edges[l];
-    edges[l] = words.r2[l] < entry[0] ? edges[l] : entry[1];
+    const std::int64_t entry = table[edges[l]];
+    edges[l] = words.r2[l] < entry >> kAliasBits ? edges[l] : entry & (kAliasMaxEntries - 1);
   }
 }
 
 }  // namespace
 
-void alias_table(const double* weights, std::int64_t e, std::int64_t* table) {
+template <typename T>
+void alias_table(const T* weights, std::int64_t e, std::int64_t* table) {
   quantise(weights, e, table);
   pair_up(e, table);
 }
+
+template FASTPDR_API void alias_table<float>(const float*, std::int64_t, std::int64_t*);
+template FASTPDR_API void alias_table<double>(const double*, std::int64_t, std::int64_t*);
 
 void sample_edges(const std::int64_t* table, std::int64_t e, std::int64_t n_edges, std::int64_t seed, std::int64_t step,
                   std::int64_t* edges) {

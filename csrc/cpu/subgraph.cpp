@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::int64_t kChunkRows = 256;      // rows of one piece of work
 constexpr std::int64_t kAhead = 8;            // rows between asking for one and reading it
-constexpr std::int64_t kLineEntries = 8;      // 64-bit indices of a cache line
+constexpr std::int64_t kLineBytes = 64;       // of a cache line
 constexpr std::int64_t kParallelRows = 2048;  // below, threads cost more than they save
 
 // From row to place, by linear probing from a multiplicative hash; and whether a row may have one.
@@ -71,18 +71,19 @@ class Places {
   bool distinct_ = true;
 };
 
-template <typename T>
+template <typename Index, typename T>
 struct Matrix {
-  const std::int64_t* indptr;   // [n + 1]
-  const std::int64_t* indices;  // [nnz]
-  const T* values;              // [nnz]
+  const Index* indptr;   // [n + 1]
+  const Index* indices;  // [nnz]
+  const T* values;       // [nnz]
   std::int64_t n;
 };
 
-template <typename T>
-void ask_for(const Matrix<T>& matrix, std::int64_t row) {
+template <typename Index, typename T>
+void ask_for(const Matrix<Index, T>& matrix, std::int64_t row) {
   const std::int64_t begin = matrix.indptr[row], end = matrix.indptr[row + 1];
-  for (std::int64_t i = begin; i < end; i += kLineEntries) __builtin_prefetch(matrix.indices + i);
+  for (std::int64_t i = begin; i < end; i += kLineBytes / static_cast<std::int64_t>(sizeof(Index)))
+    __builtin_prefetch(matrix.indices + i);
 }
 
 // Moves the last entry of a short ascending row to where it belongs; equal columns keep their order.
@@ -100,8 +101,8 @@ void sift_down(std::int64_t* columns, T* values, std::int64_t last) {
 
 // Writes the found entries of one row and returns their number, or a negative number for a stray column. The numbers
 // of the candidates stand in `columns` before they are looked up.
-template <typename T>
-std::int64_t gather_row(const Matrix<T>& matrix, const Places& places, std::int64_t row, std::int64_t* columns,
+template <typename Index, typename T>
+std::int64_t gather_row(const Matrix<Index, T>& matrix, const Places& places, std::int64_t row, std::int64_t* columns,
                         T* values) {
   std::int64_t candidates = 0, found = 0;
   bool inside = true;
@@ -123,8 +124,8 @@ std::int64_t gather_row(const Matrix<T>& matrix, const Places& places, std::int6
 }
 
 // Chunks of rows write where all rows before them would end if every entry were found; then they move together.
-template <typename T>
-std::int64_t gather(const Matrix<T>& matrix, const std::int64_t* rows, std::int64_t b, std::int64_t* indptr_out,
+template <typename Index, typename T>
+std::int64_t gather(const Matrix<Index, T>& matrix, const std::int64_t* rows, std::int64_t b, std::int64_t* indptr_out,
                     std::int64_t* indices_out, T* values_out) {
   const Places places(rows, b);
   if (!places.distinct()) return kSubgraphRepeatedRow;
@@ -162,16 +163,19 @@ std::int64_t gather(const Matrix<T>& matrix, const std::int64_t* rows, std::int6
 
 }  // namespace
 
-std::int64_t subgraph(const std::int64_t* indptr, const std::int64_t* indices, const float* values,
-                      const std::int64_t* rows, std::int64_t n, std::int64_t b, std::int64_t* indptr_out,
-                      std::int64_t* indices_out, float* values_out) {
-  return gather<float>({indptr, indices, values, n}, rows, b, indptr_out, indices_out, values_out);
+template <typename Index, typename T>
+std::int64_t subgraph(const Index* indptr, const Index* indices, const T* values, const std::int64_t* rows,
+                      std::int64_t n, std::int64_t b, std::int64_t* indptr_out, std::int64_t* indices_out,
+                      T* values_out) {
+  return gather<Index, T>({indptr, indices, values, n}, rows, b, indptr_out, indices_out, values_out);
 }
 
-std::int64_t subgraph(const std::int64_t* indptr, const std::int64_t* indices, const double* values,
-                      const std::int64_t* rows, std::int64_t n, std::int64_t b, std::int64_t* indptr_out,
-                      std::int64_t* indices_out, double* values_out) {
-  return gather<double>({indptr, indices, values, n}, rows, b, indptr_out, indices_out, values_out);
-}
+#define FASTPDR_SUBGRAPH(Index, T)                                                                                    \
+  template FASTPDR_API std::int64_t subgraph(const Index*, const Index*, const T*, const std::int64_t*, std::int64_t, \
+                                             std::int64_t, std::int64_t*, std::int64_t*, T*)
+FASTPDR_SUBGRAPH(std::int32_t, float);
+FASTPDR_SUBGRAPH(std::int32_t, double);
+FASTPDR_SUBGRAPH(std::int64_t, float);
+FASTPDR_SUBGRAPH(std::int64_t, double);
 
 }  // namespace fastpdr

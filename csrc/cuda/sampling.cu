@@ -1,7 +1,7 @@
 // CUDA draws from an alias table: a thread for each draw.
 //
 // Method and precision policy: fastpdr/sampling.h; whole numbers throughout, the very ones of the CPU kernel. A draw is
-// some hundred integer instructions and one read of 16 bytes at random, which is what it waits for.
+// some hundred integer instructions and one read of 8 bytes at random, which is what it waits for.
 #include <algorithm>
 
 #include "fastpdr/cuda.h"
@@ -45,7 +45,8 @@ __global__ void __launch_bounds__(kThreads)
     const Words words = philox(static_cast<std::uint64_t>(t), seed, step);
     const std::uint64_t r = words.r0 | std::uint64_t{words.r1} << 32;
     const auto index = static_cast<std::int64_t>(__umul64hi(r, static_cast<std::uint64_t>(e)));
-    edges[t] = words.r2 < table[2 * index] ? index : table[2 * index + 1];
+    const std::int64_t entry = table[index];
+    edges[t] = words.r2 < entry >> kAliasBits ? index : entry & (kAliasMaxEntries - 1);
   }
 }
 

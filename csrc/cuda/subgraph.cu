@@ -16,9 +16,10 @@ constexpr int kThreads = 256;
 constexpr int kRows = kThreads / kWarp;  // of a block where a warp has a row
 constexpr int kOffsetBits = 34;          // a row's length; 29 more for the column
 
+template <typename Index>
 struct Matrix {
-  const std::int64_t* indptr;   // [n + 1]
-  const std::int64_t* indices;  // [nnz]
+  const Index* indptr;   // [n + 1]
+  const Index* indices;  // [nnz]
   std::int64_t n, nnz;
 };
 
@@ -40,13 +41,15 @@ __device__ void report(const Marks& marks, std::int64_t code) {
 }
 
 // Where the entries of a row are; nothing to read where `row` or indptr is wrong.
-__device__ Range entries_of(const Matrix& matrix, std::int64_t row) {
+template <typename Index>
+__device__ Range entries_of(const Matrix<Index>& matrix, std::int64_t row) {
   if (!inside(row, matrix.n)) return {0, 0};
   const Range range{matrix.indptr[row], matrix.indptr[row + 1]};
   return 0 <= range.begin && range.begin <= range.end && range.end <= matrix.nnz ? range : Range{0, 0};
 }
 
-__global__ void __launch_bounds__(kThreads) mark(Matrix matrix, const std::int64_t* __restrict__ rows,
+template <typename Index>
+__global__ void __launch_bounds__(kThreads) mark(Matrix<Index> matrix, const std::int64_t* __restrict__ rows,
                                                  const std::int64_t* __restrict__ points, std::int64_t b, Marks marks) {
   const std::int64_t s = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (s >= points_of(points, b)) return;
@@ -57,9 +60,10 @@ __global__ void __launch_bounds__(kThreads) mark(Matrix matrix, const std::int64
   if (atomicExch(marks.places + row, static_cast<int>(s)) >= 0) report(marks, kSubgraphRepeatedRow);
 }
 
+template <typename Index>
 __global__ void __launch_bounds__(kThreads)
-    count(Matrix matrix, const std::int64_t* __restrict__ rows, const std::int64_t* __restrict__ points, std::int64_t b,
-          Marks marks, std::int64_t* __restrict__ indptr_out) {
+    count(Matrix<Index> matrix, const std::int64_t* __restrict__ rows, const std::int64_t* __restrict__ points,
+          std::int64_t b, Marks marks, std::int64_t* __restrict__ indptr_out) {
   const std::int64_t s = row_of_warp<kThreads>();
   if (s >= b) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -90,9 +94,9 @@ __global__ void __launch_bounds__(kThreads) scan(std::int64_t b, const int* faul
   if (result < 0) clear_ends<kThreads>(b, indptr_out);
 }
 
-template <typename T>
+template <typename Index, typename T>
 __global__ void __launch_bounds__(kThreads)
-    fill(Matrix matrix, const T* __restrict__ values, const std::int64_t* __restrict__ rows, std::int64_t b,
+    fill(Matrix<Index> matrix, const T* __restrict__ values, const std::int64_t* __restrict__ rows, std::int64_t b,
          const int* __restrict__ places, const std::int64_t* __restrict__ indptr_out, std::int64_t* indices_out,
          T* __restrict__ values_out) {
   const std::int64_t s = row_of_warp<kThreads>();
@@ -124,53 +128,56 @@ Marks marks_in(void* workspace, std::int64_t n) {
   return {places, places + n};
 }
 
-template <typename T>
-cudaError_t fill_as(const Matrix& matrix, const T* values, const std::int64_t* rows, std::int64_t b,
-                    const void* workspace, const std::int64_t* indptr_out, std::int64_t* indices_out, T* values_out,
-                    cudaStream_t stream) {
-  if (b == 0) return cudaSuccess;
-  FASTPDR_LAUNCH(fill<T>, grid(divide_up(b, kRows)), dim3(kThreads), 0, stream, matrix, values, rows, b,
-                 static_cast<const int*>(workspace), indptr_out, indices_out, values_out);
-  return cudaGetLastError();
-}
-
 }  // namespace
 
 std::size_t subgraph_workspace(std::int64_t n) {
   return static_cast<std::size_t>(n + 1) * sizeof(int);
 }
 
-cudaError_t subgraph_count(const std::int64_t* indptr, const std::int64_t* indices, const std::int64_t* rows,
+template <typename Index>
+cudaError_t subgraph_count(const Index* indptr, const Index* indices, const std::int64_t* rows,
                            const std::int64_t* points, std::int64_t n, std::int64_t nnz, std::int64_t b,
                            std::int64_t capacity, void* workspace, std::int64_t* indptr_out, std::int64_t* entries,
                            cudaStream_t stream) {
-  const Matrix matrix{indptr, indices, n, nnz};
+  const Matrix<Index> matrix{indptr, indices, n, nnz};
   const Marks marks = marks_in(workspace, n);
   const cudaError_t error = cudaMemsetAsync(workspace, 0xff, subgraph_workspace(n), stream);
   if (error != cudaSuccess) return error;
   if (b > 0) {
-    FASTPDR_LAUNCH(mark, grid(divide_up(b, kThreads)), dim3(kThreads), 0, stream, matrix, rows, points, b, marks);
-    FASTPDR_LAUNCH(count, grid(divide_up(b, kRows)), dim3(kThreads), 0, stream, matrix, rows, points, b, marks,
+    FASTPDR_LAUNCH(mark<Index>, grid(divide_up(b, kThreads)), dim3(kThreads), 0, stream, matrix, rows, points, b,
+                   marks);
+    FASTPDR_LAUNCH(count<Index>, grid(divide_up(b, kRows)), dim3(kThreads), 0, stream, matrix, rows, points, b, marks,
                    indptr_out);
   }
   FASTPDR_LAUNCH(scan, dim3(1), dim3(kThreads), 0, stream, b, marks.fault, capacity, indptr_out, entries);
   return cudaGetLastError();
 }
 
-cudaError_t subgraph_fill(const std::int64_t* indptr, const std::int64_t* indices, const float* values,
-                          const std::int64_t* rows, std::int64_t n, std::int64_t nnz, std::int64_t b,
-                          const void* workspace, const std::int64_t* indptr_out, std::int64_t* indices_out,
-                          float* values_out, cudaStream_t stream) {
-  return fill_as<float>({indptr, indices, n, nnz}, values, rows, b, workspace, indptr_out, indices_out, values_out,
-                        stream);
+template <typename Index, typename T>
+cudaError_t subgraph_fill(const Index* indptr, const Index* indices, const T* values, const std::int64_t* rows,
+                          std::int64_t n, std::int64_t nnz, std::int64_t b, const void* workspace,
+                          const std::int64_t* indptr_out, std::int64_t* indices_out, T* values_out,
+                          cudaStream_t stream) {
+  if (b == 0) return cudaSuccess;
+  const Matrix<Index> matrix{indptr, indices, n, nnz};
+  FASTPDR_LAUNCH((fill<Index, T>), grid(divide_up(b, kRows)), dim3(kThreads), 0, stream, matrix, values, rows, b,
+                 static_cast<const int*>(workspace), indptr_out, indices_out, values_out);
+  return cudaGetLastError();
 }
 
-cudaError_t subgraph_fill(const std::int64_t* indptr, const std::int64_t* indices, const double* values,
-                          const std::int64_t* rows, std::int64_t n, std::int64_t nnz, std::int64_t b,
-                          const void* workspace, const std::int64_t* indptr_out, std::int64_t* indices_out,
-                          double* values_out, cudaStream_t stream) {
-  return fill_as<double>({indptr, indices, n, nnz}, values, rows, b, workspace, indptr_out, indices_out, values_out,
-                         stream);
-}
+#define FASTPDR_SUBGRAPH_COUNT(Index)                                                                            \
+  template FASTPDR_API cudaError_t subgraph_count(const Index*, const Index*, const std::int64_t*,               \
+                                                  const std::int64_t*, std::int64_t, std::int64_t, std::int64_t, \
+                                                  std::int64_t, void*, std::int64_t*, std::int64_t*, cudaStream_t)
+#define FASTPDR_SUBGRAPH_FILL(Index, T)                                                                     \
+  template FASTPDR_API cudaError_t subgraph_fill(const Index*, const Index*, const T*, const std::int64_t*, \
+                                                 std::int64_t, std::int64_t, std::int64_t, const void*,     \
+                                                 const std::int64_t*, std::int64_t*, T*, cudaStream_t)
+FASTPDR_SUBGRAPH_COUNT(std::int32_t);
+FASTPDR_SUBGRAPH_COUNT(std::int64_t);
+FASTPDR_SUBGRAPH_FILL(std::int32_t, float);
+FASTPDR_SUBGRAPH_FILL(std::int32_t, double);
+FASTPDR_SUBGRAPH_FILL(std::int64_t, float);
+FASTPDR_SUBGRAPH_FILL(std::int64_t, double);
 
 }  // namespace fastpdr::cuda

@@ -133,10 +133,10 @@ __global__ void __launch_bounds__(kThreads) sort_keys(std::int64_t n, const Work
 
 // What a warp makes of the sorted keys of a row: the number of entries of the result, and they themselves where
 // `indices_out` is given.
-template <typename T>
+template <typename Index, typename T>
 __device__ __forceinline__ std::int64_t merge_row(const T* __restrict__ values, std::int64_t k, const Factors& factors,
-                                                  const Work& work, std::int64_t row,
-                                                  std::int64_t* __restrict__ indices_out, T* __restrict__ values_out) {
+                                                  const Work& work, std::int64_t row, Index* __restrict__ indices_out,
+                                                  T* __restrict__ values_out) {
   const std::int64_t begin = work.ends[row], size = work.ends[row + 1] - begin;
   const Key* const keys = work.keys + begin;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -164,7 +164,7 @@ __device__ __forceinline__ std::int64_t merge_row(const T* __restrict__ values, 
     const unsigned lanes = __ballot_sync(kAllLanes, kept);
     if (kept && indices_out != nullptr) {
       const std::int64_t at = count + __popc(lanes & ((1u << lane) - 1));
-      indices_out[at] = static_cast<std::int64_t>(column);
+      indices_out[at] = static_cast<Index>(column);
       values_out[at] = value;
     }
     count += __popc(lanes);
@@ -174,7 +174,7 @@ __device__ __forceinline__ std::int64_t merge_row(const T* __restrict__ values, 
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    count_merged(const Graph<T> graph, const Factors factors, const Work work, std::int64_t* __restrict__ indptr_out) {
+    count_merged(const Graph<T> graph, const Factors factors, const Work work, std::int64_t* __restrict__ counts) {
   const std::int64_t row = row_of_warp<kThreads>();
   if (row >= graph.n) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -187,25 +187,36 @@ __global__ void __launch_bounds__(kThreads)
       report(work, another ? static_cast<std::int64_t>(key >> kColumnBits) : row, kSymmetrizeRepeatedIndex);
     }
   }
-  const std::int64_t count = merge_row<T>(graph.values, graph.k, factors, work, row, nullptr, nullptr);
-  if (lane == 0) indptr_out[row + 1] = count;
+  const std::int64_t count = merge_row<std::int64_t, T>(graph.values, graph.k, factors, work, row, nullptr, nullptr);
+  if (lane == 0) counts[row + 1] = count;
 }
 
-template <typename T>
+template <typename Index, typename T>
 __global__ void __launch_bounds__(kThreads)
     fill(const T* __restrict__ values, std::int64_t n, std::int64_t k, const Factors factors, const Work work,
-         const std::int64_t* __restrict__ indptr_out, std::int64_t* __restrict__ indices_out,
+         const std::int64_t* __restrict__ ends, Index* __restrict__ indptr_out, Index* __restrict__ indices_out,
          T* __restrict__ values_out) {
   const std::int64_t row = row_of_warp<kThreads>();
-  if (row >= n || indptr_out[row] == indptr_out[row + 1]) return;
-  merge_row<T>(values, k, factors, work, row, indices_out + indptr_out[row], values_out + indptr_out[row]);
+  if (row > n) return;
+  if (threadIdx.x % kWarp == 0) indptr_out[row] = static_cast<Index>(ends[row]);
+  if (row == n || ends[row] == ends[row + 1]) return;
+  merge_row(values, k, factors, work, row, indices_out + ends[row], values_out + ends[row]);
+}
+
+}  // namespace
+
+std::size_t symmetrize_workspace(std::int64_t n, std::int64_t k) {
+  return static_cast<std::size_t>(2 * n + 2 + 2 * n * k) * sizeof(std::int64_t);
 }
 
 template <typename T>
-cudaError_t count_as(const Graph<T>& graph, const Factors& factors, void* workspace, std::int64_t* indptr_out,
-                     std::int64_t* entries, cudaStream_t stream) {
-  const std::int64_t n = graph.n, places = graph.n * graph.k;
-  if (n > kSymmetrizeMaxRows || graph.k > kMaxNeighbors || places / kThreads >= kSymmetrizeMaxRows) {
+cudaError_t symmetrize_count(const std::int64_t* indices, const T* values, std::int64_t n, std::int64_t k,
+                             double sum_factor, double product_factor, void* workspace, std::int64_t* ends,
+                             std::int64_t* entries, cudaStream_t stream) {
+  const Graph<T> graph{indices, values, n, k};
+  const Factors factors{sum_factor, product_factor};
+  const std::int64_t places = n * k;
+  if (n > kSymmetrizeMaxRows || k > kMaxNeighbors || places / kThreads >= kSymmetrizeMaxRows) {
     return cudaErrorInvalidValue;
   }
   const Work work = work_in(workspace, n);
@@ -219,54 +230,34 @@ cudaError_t count_as(const Graph<T>& graph, const Factors& factors, void* worksp
   if (places > 0) FASTPDR_LAUNCH(scatter<T>, grid(divide_up(places, kThreads)), dim3(kThreads), 0, stream, graph, work);
   if (n > 0) {
     FASTPDR_LAUNCH(sort_keys, grid(divide_up(n, kRows)), dim3(kThreads), 0, stream, n, work);
-    FASTPDR_LAUNCH(count_merged<T>, grid(divide_up(n, kRows)), dim3(kThreads), 0, stream, graph, factors, work,
-                   indptr_out);
+    FASTPDR_LAUNCH(count_merged<T>, grid(divide_up(n, kRows)), dim3(kThreads), 0, stream, graph, factors, work, ends);
   }
-  FASTPDR_LAUNCH(scan, dim3(1), dim3(kThreads), 0, stream, n, work.fault, indptr_out, entries);
+  FASTPDR_LAUNCH(scan, dim3(1), dim3(kThreads), 0, stream, n, work.fault, ends, entries);
   return cudaGetLastError();
 }
 
-template <typename T>
-cudaError_t fill_as(const T* values, std::int64_t n, std::int64_t k, const Factors& factors, const void* workspace,
-                    const std::int64_t* indptr_out, std::int64_t* indices_out, T* values_out, cudaStream_t stream) {
-  if (n == 0) return cudaSuccess;
+template <typename Index, typename T>
+cudaError_t symmetrize_fill(const T* values, std::int64_t n, std::int64_t k, double sum_factor, double product_factor,
+                            const void* workspace, const std::int64_t* ends, Index* indptr_out, Index* indices_out,
+                            T* values_out, cudaStream_t stream) {
   const Work work = work_in(const_cast<void*>(workspace), n);
-  FASTPDR_LAUNCH(fill<T>, grid(divide_up(n, kRows)), dim3(kThreads), 0, stream, values, n, k, factors, work, indptr_out,
-                 indices_out, values_out);
+  const Factors factors{sum_factor, product_factor};
+  FASTPDR_LAUNCH((fill<Index, T>), grid(divide_up(n + 1, kRows)), dim3(kThreads), 0, stream, values, n, k, factors,
+                 work, ends, indptr_out, indices_out, values_out);
   return cudaGetLastError();
 }
 
-}  // namespace
-
-std::size_t symmetrize_workspace(std::int64_t n, std::int64_t k) {
-  return static_cast<std::size_t>(2 * n + 2 + 2 * n * k) * sizeof(std::int64_t);
-}
-
-cudaError_t symmetrize_count(const std::int64_t* indices, const float* values, std::int64_t n, std::int64_t k,
-                             double sum_factor, double product_factor, void* workspace, std::int64_t* indptr_out,
-                             std::int64_t* entries, cudaStream_t stream) {
-  return count_as<float>({indices, values, n, k}, {sum_factor, product_factor}, workspace, indptr_out, entries, stream);
-}
-
-cudaError_t symmetrize_count(const std::int64_t* indices, const double* values, std::int64_t n, std::int64_t k,
-                             double sum_factor, double product_factor, void* workspace, std::int64_t* indptr_out,
-                             std::int64_t* entries, cudaStream_t stream) {
-  return count_as<double>({indices, values, n, k}, {sum_factor, product_factor}, workspace, indptr_out, entries,
-                          stream);
-}
-
-cudaError_t symmetrize_fill(const float* values, std::int64_t n, std::int64_t k, double sum_factor,
-                            double product_factor, const void* workspace, const std::int64_t* indptr_out,
-                            std::int64_t* indices_out, float* values_out, cudaStream_t stream) {
-  return fill_as<float>(values, n, k, {sum_factor, product_factor}, workspace, indptr_out, indices_out, values_out,
-                        stream);
-}
-
-cudaError_t symmetrize_fill(const double* values, std::int64_t n, std::int64_t k, double sum_factor,
-                            double product_factor, const void* workspace, const std::int64_t* indptr_out,
-                            std::int64_t* indices_out, double* values_out, cudaStream_t stream) {
-  return fill_as<double>(values, n, k, {sum_factor, product_factor}, workspace, indptr_out, indices_out, values_out,
-                         stream);
-}
+#define FASTPDR_SYMMETRIZE_COUNT(T)                                                                                    \
+  template FASTPDR_API cudaError_t symmetrize_count(const std::int64_t*, const T*, std::int64_t, std::int64_t, double, \
+                                                    double, void*, std::int64_t*, std::int64_t*, cudaStream_t)
+#define FASTPDR_SYMMETRIZE_FILL(Index, T)                                                                             \
+  template FASTPDR_API cudaError_t symmetrize_fill(const T*, std::int64_t, std::int64_t, double, double, const void*, \
+                                                   const std::int64_t*, Index*, Index*, T*, cudaStream_t)
+FASTPDR_SYMMETRIZE_COUNT(float);
+FASTPDR_SYMMETRIZE_COUNT(double);
+FASTPDR_SYMMETRIZE_FILL(std::int32_t, float);
+FASTPDR_SYMMETRIZE_FILL(std::int32_t, double);
+FASTPDR_SYMMETRIZE_FILL(std::int64_t, float);
+FASTPDR_SYMMETRIZE_FILL(std::int64_t, double);
 
 }  // namespace fastpdr::cuda

@@ -1,10 +1,13 @@
-"""The rows of any input as one float32 matrix in which plain distances can be searched.
+"""The rows of any input as float32 rows in which plain distances can be searched.
 
-Arrays, memory maps, CSR matrices and tensors are read in blocks. What float32 would lose is taken out in float64 first:
-a common offset (subtracting the mean leaves distances alone, and keeps the digits of the Gram form |x|² + |y|² - 2xy)
-and a common scale (a power of two, exact). Cosine distances are those of rows of length 1: 1 - cos = |x - y|² / 2. A
-row of zeros gets a direction of its own, in one more column: cosine distance 1 to all but other such rows, as in
-umap-learn. A float32 matrix that needs none of this is searched where it lies, without a copy.
+Whatever ``fastpdr.data`` opens is read in blocks. What float32 would lose is taken out in float64 first: a common
+offset (subtracting the mean leaves distances alone, and keeps the digits of the Gram form |x|² + |y|² - 2xy) and a
+common scale (a power of two, exact). Cosine distances are those of rows of length 1: 1 - cos = |x - y|² / 2. A row of
+zeros gets a direction of its own, in one more column: cosine distance 1 to all but other such rows, as in umap-learn. A
+float32 matrix that needs none of this is searched where it lies, without a copy.
+
+Small inputs become one float32 matrix. Large ones of fewer bytes (half floats, bytes) are held as they are stored, and
+made float32 whenever some of them are compared; what is too large even for that is read from its file each time.
 
 Sparse rows are made dense, block by block, for a matrix of n d floats. Of 20,000 random topic rows (TF-IDF, 5,000
 columns, 114 filled) a truncated SVD to 100 components kept 21% of the 15 nearest neighbours by cosine, and of 20,000
@@ -15,13 +18,17 @@ times as long as dense ones before anything was chosen from them.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+
+from fastpdr import data
+from fastpdr._progress import LOG
 
 # Names of scikit-learn and umap-learn for the same thing. FAISS also knows Canberra and Jensen-Shannon distances, but
 # gets them wrong where both rows hold a zero.
@@ -39,41 +46,113 @@ METRICS = {
 
 LARGEST_VALUE = 1e30  # squares and sums of float64, and the distances as float32, stay finite below
 BLOCK_ELEMENTS = 1 << 23
+LARGE_BYTES = 1 << 27  # of a float32 matrix, from which rows that are smaller as they are stored stay so
+HELD_SHARE = 0.5  # of the memory that is available
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A matrix to search in; distances of the input are those in the matrix, times ``unit``."""
+    """A float32 matrix to search in; distances of the input are those in the matrix, times ``unit``."""
 
-    matrix: torch.Tensor  # [n, d or d + 1] float32 on the input's device
+    matrix: torch.Tensor  # [n, d or d + 1] on the input's device
     metric: str
     unit: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns that are compared."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.matrix.device
 
     @property
     def squared(self) -> bool:
         """Whether the search compares squared Euclidean distances."""
         return self.metric in ("euclidean", "cosine")
 
-    def distances(self, found: torch.Tensor) -> torch.Tensor:
-        """The metric's distances, from squared Euclidean or plain ones in the matrix."""
-        if self.metric == "cosine":
-            return found / 2
-        return (found.sqrt() if self.squared else found) * self.unit
+    @property
+    def step(self) -> int:
+        """How many rows are seen at a time: all of them."""
+        return max(1, len(self.matrix))
+
+    def block(self, begin: int, end: int) -> torch.Tensor:
+        """Rows begin .. end - 1 in float32."""
+        return self.matrix[begin:end]
+
+    def take(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The rows of these numbers in float32."""
+        return self.matrix[numbers]
+
+    def held(self) -> Rows | StoredRows:
+        """Rows that can be gathered often."""
+        return self
 
 
 @dataclass(frozen=True)
-class Source:
-    """Rows to read: ``read(begin, end)`` returns them as a float32 or float64 tensor [rows, d]."""
+class StoredRows:
+    """The same for rows that stay as they are stored, in memory or in a file, until they are compared."""
 
-    shape: tuple[int, int]
-    read: Callable[[int, int], torch.Tensor]
-    whole: torch.Tensor | None = None  # the input itself where it is a float32 matrix already
+    source: data.Rows  # [n, d]
+    mean: torch.Tensor | None  # [d] float64, to be subtracted
+    lengths: torch.Tensor | None  # [n] float64 for cosine distances, else None
+    extra: bool  # a column for rows of zeros
+    metric: str
+    unit: float
 
-    def blocks(self) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """All rows, at most about 8 million numbers at a time."""
-        n, d = self.shape
-        for begin in range(0, n, step := max(1, BLOCK_ELEMENTS // d)):
-            yield begin, min(n, begin + step), self.read(begin, min(n, begin + step))
+    squared = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns that are compared."""
+        return self.source.shape[0], self.source.shape[1] + self.extra
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows come."""
+        return self.source.device
+
+    @property
+    def step(self) -> int:
+        """How many rows are seen at a time."""
+        return max(1, BLOCK_ELEMENTS // self.shape[1])
+
+    def block(self, begin: int, end: int) -> torch.Tensor:
+        """Rows begin .. end - 1 in float32."""
+        lengths = None if self.lengths is None else self.lengths[begin:end]
+        return self._compared(self.source.block(begin, end), lengths)
+
+    def take(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The rows of these numbers in float32."""
+        return self._compared(self.source.take(numbers), None if self.lengths is None else self.lengths[numbers])
+
+    def held(self) -> StoredRows:
+        """Rows that can be gathered often: in memory, where that has room for them as they are stored."""
+        n, d = self.source.shape
+        if self.source.in_memory or isinstance(self.source, data.SparseRows):
+            return self
+        if n * self.source.row_bytes > HELD_SHARE * available_memory():
+            LOG.info("%d rows of %d bytes are read from their file again and again", n, self.source.row_bytes)
+            return self
+        stored = torch.empty(n, d, dtype=self.source.dtype)
+        for begin, end, block in self.source.blocks(BLOCK_ELEMENTS):
+            stored[begin:end] = block
+        return replace(self, source=data.TensorRows(stored))
+
+    def _compared(self, stored: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        """What is done to a row is the same wherever it stands, so that duplicates stay duplicates."""
+        rows = data.widened(stored)
+        if lengths is not None:
+            rows = (rows / lengths.masked_fill(lengths == 0, 1.0).to(rows.dtype)[:, None]).float()
+            return torch.cat([rows, (lengths == 0).float()[:, None]], 1) if self.extra else rows
+        if self.mean is not None:
+            rows = rows - self.mean.to(rows.dtype)
+        return (rows / self.unit if self.unit != 1.0 else rows).float()
+
+
+AnyRows = Rows | StoredRows
 
 
 @dataclass(frozen=True)
@@ -82,7 +161,7 @@ class Moments:
 
     mean: torch.Tensor  # [d] float64
     spread: float  # root mean square distance to the mean
-    zeros: torch.Tensor  # [n] bool, rows of nothing but zeros
+    lengths: torch.Tensor | None  # [n] float64 where asked for; 0 for rows of nothing but zeros, and no others
 
 
 def known_metric(function: str, metric: object) -> str:
@@ -92,59 +171,39 @@ def known_metric(function: str, metric: object) -> str:
     return METRICS[metric]
 
 
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """The array's own memory as a tensor that nobody writes to: PyTorch's warning about read-only data is moot."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+def true_distances(found: torch.Tensor, metric: str, unit: float) -> torch.Tensor:
+    """The metric's distances, from what the search compared, which they take the place of."""
+    if metric == "cosine":
+        return found.div_(2)
+    return (found.sqrt_() if metric == "euclidean" else found).mul_(unit)
 
 
-def open_source(function: str, X: Any) -> Source:
+def available_memory() -> int:
+    """Bytes that the system can give without swapping, where it says so."""
+    with suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return sys.maxsize
+
+
+def open_source(function: str, X: Any) -> data.Rows:
     """Check type and shape; nothing is read yet."""
-    if isinstance(X, torch.Tensor):
-        return _tensor_source(function, X.detach())
-    if hasattr(X, "tocsr"):
-        csr = X.tocsr()
-        _require_shape(function, csr.shape, csr.dtype.kind in "biuf", csr.dtype)
-        return Source(csr.shape, lambda begin, end: as_tensor(_floats(csr[begin:end].toarray())))
-    array = np.asarray(X)
-    if array.dtype.kind == "O":
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{function}: X must hold real numbers, got {error}") from error
-    _require_shape(function, array.shape, array.dtype.kind in "biuf", array.dtype)
-    whole = as_tensor(array) if array.dtype == np.float32 and array.flags.c_contiguous else None
-    return Source(array.shape, lambda begin, end: as_tensor(_floats(array[begin:end])), whole)
+    source = data.open_rows(function, X)
+    _require_shape(function, source.shape)
+    return source
 
 
-def _tensor_source(function: str, tensor: torch.Tensor) -> Source:
-    if tensor.layout is not torch.strided:
-        raise ValueError(f"{function}: X must be a dense tensor or a SciPy CSR matrix, got {tensor.layout}")
-    _require_shape(function, tuple(tensor.shape), not tensor.dtype.is_complex, tensor.dtype)
-    wide = torch.float32 if tensor.dtype.itemsize <= 2 or tensor.dtype == torch.float32 else torch.float64
-    whole = tensor if tensor.dtype == torch.float32 and tensor.is_contiguous() else None
-    return Source((tensor.shape[0], tensor.shape[1]), lambda begin, end: tensor[begin:end].to(wide), whole)
-
-
-def _require_shape(function: str, shape: tuple[int, ...], real: bool, dtype: object) -> None:
+def _require_shape(function: str, shape: tuple[int, ...]) -> None:
     if len(shape) != 2:
         hint = " (one column is [n, 1])" if len(shape) == 1 else ""
         raise ValueError(f"{function}: X must be 2-D [n, d]{hint}, got shape {list(shape)}")
     if 0 in shape:
         raise ValueError(f"{function}: X must have rows and columns, got shape {list(shape)}")
-    if not real:
-        raise ValueError(f"{function}: X must hold real numbers, got dtype {dtype}")
 
 
-def _floats(block: np.ndarray) -> np.ndarray:
-    """float32 for what it holds exactly, float64 for the rest."""
-    small = block.dtype.itemsize <= 2 or block.dtype == np.float32
-    return np.ascontiguousarray(block, dtype=np.float32 if small else np.float64)
-
-
-def prepare(function: str, X: Any, metric: str) -> Rows:
-    """Check X and turn it into the matrix that is searched for `metric`'s distances.
+def prepare(function: str, X: Any, metric: str) -> AnyRows:
+    """Check X and turn it into the rows that are searched for `metric`'s distances.
 
     Raises
     ------
@@ -152,23 +211,55 @@ def prepare(function: str, X: Any, metric: str) -> Rows:
         If X is not a 2-D array, CSR matrix or tensor of finite real numbers.
     """
     source = open_source(function, X)
-    moments = _measure(function, source)
-    if metric == "cosine":
-        return Rows(_unit_rows(source, moments.zeros), metric, 1.0)
-    unit = _unit(moments.spread)
-    shift = metric != "braycurtis" and float(moments.mean.norm()) > 2 * moments.spread
-    if unit == 1.0 and not shift and source.whole is not None:
-        return Rows(source.whole, metric, 1.0)
-    matrix = _empty(source, moments, source.shape[1])
-    for begin, end, block in source.blocks():
+    cosine = metric == "cosine"
+    moments = _measure(function, source, with_lengths=cosine)
+    unit = 1.0 if cosine else _unit(moments.spread)
+    shift = not cosine and metric != "braycurtis" and float(moments.mean.norm()) > 2 * moments.spread
+    whole = _float32_matrix(source, X)
+    if whole is not None and unit == 1.0 and not shift and not cosine:
+        return Rows(whole, metric, 1.0)
+    if metric in ("euclidean", "cosine") and _stays_as_stored(source):
+        extra = moments.lengths is not None and bool((moments.lengths == 0).any())
+        return StoredRows(source, moments.mean if shift else None, moments.lengths, extra, metric, unit)
+    if moments.lengths is not None:
+        return Rows(_unit_rows(source, moments.lengths == 0), metric, 1.0)
+    matrix = torch.empty(source.shape, device=source.device)
+    for begin, end, block in _blocks(source):
         matrix[begin:end] = (block.double() - moments.mean) / unit if shift else block / unit
     return Rows(matrix, metric, 1.0 if metric == "braycurtis" else unit)
 
 
-def _measure(function: str, source: Source) -> Moments:
+def _float32_matrix(source: data.Rows, X: Any) -> torch.Tensor | None:
+    """The input itself where it is a float32 matrix already, in memory or mapped into it."""
+    if isinstance(source, data.TensorRows):
+        whole = source.tensor
+    elif isinstance(X, np.ndarray) and X.dtype == np.float32:
+        whole = data.as_tensor(X)
+    else:
+        return None
+    return whole if whole.dtype == torch.float32 and whole.is_contiguous() else None
+
+
+def _stays_as_stored(source: data.Rows) -> bool:
+    """Whether a float32 matrix would be large and larger than the rows are now, or too large for the memory."""
+    n, d = source.shape
+    if source.device.type != "cpu":
+        return False
+    smaller = source.row_bytes < 4 * d and not isinstance(source, data.SparseRows)
+    return (smaller and 4 * n * d > LARGE_BYTES) or 4 * n * d > HELD_SHARE * available_memory()
+
+
+def _blocks(source: data.Rows) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """All rows in float32 or float64, about 8 million numbers at a time."""
+    for begin, end, block in source.blocks(BLOCK_ELEMENTS):
+        yield begin, end, data.widened(block)
+
+
+def _measure(function: str, source: data.Rows, with_lengths: bool) -> Moments:
     n = source.shape[0]
-    total, squares, zeros = torch.zeros(()), 0.0, []
-    for begin, _, block in source.blocks():
+    total, squares = torch.zeros(()), 0.0
+    lengths = torch.empty(n, dtype=torch.float64, device=source.device) if with_lengths else None
+    for begin, end, block in _blocks(source):
         wide = block.double()
         largest = float(wide.abs().max())  # NaN where there is one
         if not largest < LARGEST_VALUE:
@@ -178,10 +269,16 @@ def _measure(function: str, source: Source) -> Moments:
             )
         total = wide.sum(0) + total.to(wide.device)
         squares += float(wide.square().sum())
-        zeros.append((block == 0).all(1))
+        if lengths is not None:
+            lengths[begin:end] = _lengths(wide)
     mean = total / n
     variance = max(0.0, squares / n - float(mean.square().sum()))
-    return Moments(mean, math.sqrt(variance), torch.cat(zeros))
+    return Moments(mean, math.sqrt(variance), lengths)
+
+
+def _lengths(wide: torch.Tensor) -> torch.Tensor:
+    """Of rows of float64; never 0 but for rows of nothing but zeros."""
+    return torch.where((wide == 0).all(1), 0.0, wide.norm(dim=1).clamp_min(1e-300))
 
 
 def _first_invalid_row(block: torch.Tensor) -> int:
@@ -199,19 +296,15 @@ def _unit(spread: float) -> float:
     return 2.0**exponent if abs(exponent) > 20 else 1.0
 
 
-def _unit_rows(source: Source, zeros: torch.Tensor) -> torch.Tensor:
+def _unit_rows(source: data.Rows, zeros: torch.Tensor) -> torch.Tensor:
     """Rows of length 1; rows of zeros, where there are any, point along one more column."""
     n, d = source.shape
     extra = int(zeros.any())
     matrix = torch.zeros(n, d + extra, device=zeros.device)
-    for begin, end, block in source.blocks():
+    for begin, end, block in _blocks(source):
         wide = block.double()
         wide = wide / wide.abs().amax(1, keepdim=True).clamp_min(1e-300)  # so that the squares stay finite
         matrix[begin:end, :d] = wide / wide.norm(dim=1, keepdim=True).clamp_min(1e-300)
     if extra:
         matrix[zeros, d] = 1.0
     return matrix
-
-
-def _empty(source: Source, moments: Moments, columns: int) -> torch.Tensor:
-    return torch.empty(source.shape[0], columns, device=moments.mean.device)

@@ -15,9 +15,10 @@ import torch
 
 from fastpdr import ops
 from fastpdr._progress import phase
-from fastpdr.graph._rows import as_tensor
+from fastpdr.data import as_tensor
 from fastpdr.graph.knn import KNNGraph
 
+ROWS_AT_ONCE = 1 << 16
 NEIGHBORS_PER_PERPLEXITY = 3  # beyond, a Gaussian of the perplexity has next to no mass: the convention of t-SNE
 
 
@@ -60,8 +61,13 @@ def perplexity_affinities(graph: KNNGraph, perplexities: float | Sequence[float]
     """
     _require_graph("perplexity_affinities", graph)
     _require_neighbors(graph, perplexities)
-    p, _ = ops.perplexity_search(_squares(graph), perplexities)
-    lonely = int(graph.total(float((graph.indices < 0).all(1).sum())))
+    indices, distances = as_tensor(graph.indices), as_tensor(graph.distances)
+    p, exponent = torch.empty_like(distances), _exponent(graph)
+    # No row needs another, and so no copy of all distances.
+    for begin in range(0, len(p), ROWS_AT_ONCE):
+        part = slice(begin, begin + ROWS_AT_ONCE)
+        p[part], _ = ops.perplexity_search((distances[part] / 2.0**exponent).square(), perplexities)
+    lonely = int(graph.total(float((indices[:, 0] < 0).sum())))  # what is missing stands last
     return graph.symmetrized(p, 0.5 / max(1, graph.n - lonely))
 
 
@@ -110,12 +116,11 @@ def fuzzy_set(graph: KNNGraph, set_op_mix_ratio: float = 1.0, local_connectivity
     return graph.symmetrized(weights, float(ratio), 1.0 - 2.0 * ratio)
 
 
-def _squares(graph: KNNGraph) -> torch.Tensor:
-    """Squared distances of any scale, which a perplexity does not see: the mean of those that count becomes about 1."""
-    distances = as_tensor(graph.distances)
-    finite = distances[distances < torch.inf]
-    largest = graph.largest(float(finite.max()) if len(finite) else 0.0)
-    return (distances / 2.0 ** math.frexp(largest)[1]).square() if largest > 0 else distances.square()
+def _exponent(graph: KNNGraph) -> int:
+    """Of the power of two by which distances of any scale become about 1 at most, which a perplexity does not see."""
+    parts = (part[part < torch.inf] for part in as_tensor(graph.distances).split(ROWS_AT_ONCE))
+    largest = max((float(part.max()) for part in parts if len(part)), default=0.0)
+    return math.frexp(graph.largest(largest))[1]
 
 
 def _require_graph(function: str, graph: object) -> None:

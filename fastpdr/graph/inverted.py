@@ -22,13 +22,15 @@ gathering cells and multiplying matrices lost to codes on GloVe (0.85 in 71 s).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from fastpdr.graph._rows import Rows
+from fastpdr._sparse import index_dtype
+from fastpdr.graph._rows import AnyRows
 from fastpdr.graph.search import Found, Progress, exact, import_faiss, ranked, squared_distances, threads
 
 if TYPE_CHECKING:
@@ -61,21 +63,22 @@ class Search:
         return {"index": self.name, "probes": self.probes, "candidates": self.candidates}
 
 
-def worthwhile(rows: Rows) -> bool:
+def worthwhile(rows: AnyRows) -> bool:
     """Whether exact search would take so long that lists pay."""
-    n, d = rows.matrix.shape
+    n, d = rows.shape
     return rows.squared and n > 1000 and n * n * (d + OPERATIONS_PER_PAIR) > EXACT_OPERATIONS
 
 
 def approximate(
-    rows: Rows, k: int, seed: int, progress: Progress, exchange: Exchange | None = None
+    rows: AnyRows, k: int, seed: int, progress: Progress, exchange: Exchange | None = None
 ) -> tuple[Found, dict[str, Any]] | None:
     """About 95% of the k nearest others of every row, or more, and how they were found; None where lists do not help.
 
-    Distances are squared. Rows for which lists hold fewer than k others are searched exactly. Of several processes each
-    makes the same index and searches for the rows of its shard.
+    Distances are squared; indices are int32 where these are enough. Rows for which lists hold fewer than k others are
+    searched exactly. Beside the rows and the result, there are the codes or a copy of the indices, never both. Of
+    several processes each makes the same index and searches for the rows of its shard.
     """
-    n = len(rows.matrix)
+    n = rows.shape[0]
     rng = np.random.default_rng(seed)
     sample, judges = torch.from_numpy(rng.choice(n, 2 * SAMPLE_ROWS, replace=False)).chunk(2)
     truth = exact(rows, torch.cat([sample, judges]), k, "faiss", progress)[1]
@@ -87,18 +90,19 @@ def approximate(
     else:
         return None
     begin, end = (0, n) if exchange is None else exchange.shard(n)
-    anchors = torch.arange(begin, end)
     judged = (judges >= begin) & (judges < end)
-    found = _search_all(search, rows, anchors, k, progress)
+    found = _search_all(search, rows, range(begin, end), k, progress)
+    settings = search.settings()
+    del search
     recall = 0.0
     for _ in range(MOST_EXPLORATIONS):
         if recall < TARGET_RECALL:
-            found = _explore(rows, anchors, found, k, progress, exchange)
+            _explore(rows, begin, found, k, progress, exchange)
             own = recall_of(found[1][judges[judged] - begin], truth[SAMPLE_ROWS:][judged]) if judged.any() else 0.0
             hits = own * int(judged.sum())
             recall = (hits if exchange is None else exchange.total(hits)[0]) / len(judges)
-    found = _complete(rows, anchors, found, k, progress)
-    return found, {**search.settings(), "recall": round(recall, 4)}
+    _complete(rows, begin, found, k, progress)
+    return found, {**settings, "recall": round(recall, 4)}
 
 
 def recall_of(distances: torch.Tensor, truth: torch.Tensor) -> float:
@@ -106,9 +110,9 @@ def recall_of(distances: torch.Tensor, truth: torch.Tensor) -> float:
     return float((distances <= truth[:, -1:] * (1 + 1e-5)).double().mean())
 
 
-def _build(rows: Rows, k: int, coded: bool, rng: np.random.Generator, progress: Progress) -> Search:
-    faiss, matrix = import_faiss(), rows.matrix.numpy()
-    n, d = matrix.shape
+def _build(rows: AnyRows, k: int, coded: bool, rng: np.random.Generator, progress: Progress) -> Search:
+    faiss = import_faiss()
+    n, d = rows.shape
     lists = 2 ** round(math.log2(2 * math.sqrt(n)))
     kept = min(d, CODED_DIMENSIONS)
     codes = coded and d > UNCODED_DIMENSIONS
@@ -121,15 +125,15 @@ def _build(rows: Rows, k: int, coded: bool, rng: np.random.Generator, progress: 
     # A hundred small k-means, each of many parallel regions: threads save half a second, but spin for minutes where
     # another process has the processors.
     with threads(1, True):
-        index.train(matrix[training])
+        index.train(rows.take(torch.from_numpy(training)).numpy())
     with progress("index", n) as bar:
-        for begin in range(0, n, step := 16 * ROWS_AT_ONCE):
-            index.add(matrix[begin : begin + step])
+        for begin in range(0, n, step := min(rows.step, 16 * ROWS_AT_ONCE)):
+            index.add(rows.block(begin, min(n, begin + step)).numpy())
             bar.update(min(step, n - begin))
     return Search(index, name, lists, min(FIRST_PROBES, lists), CANDIDATES_PER_NEIGHBOR * k + 1)
 
 
-def _tune(search: Search, rows: Rows, sample: torch.Tensor, truth: torch.Tensor, k: int) -> bool:
+def _tune(search: Search, rows: AnyRows, sample: torch.Tensor, truth: torch.Tensor, k: int) -> bool:
     """Probe more lists, or rank more candidates where lists help no more, until the sample's recall is enough."""
     recall, most = 0.0, MAX_CANDIDATES_PER_NEIGHBOR * k
     while True:
@@ -144,64 +148,62 @@ def _tune(search: Search, rows: Rows, sample: torch.Tensor, truth: torch.Tensor,
             return False
 
 
-def _nearest(search: Search, rows: Rows, anchors: torch.Tensor, k: int) -> Found:
+def _nearest(search: Search, rows: AnyRows, anchors: torch.Tensor, k: int) -> Found:
     """The nearest k among an index's candidates; -1 and inf where these are fewer."""
     faiss = import_faiss()
     faiss.extract_index_ivf(search.index).nprobe = search.probes
-    _, candidates = search.index.search(rows.matrix[anchors].numpy(), search.candidates)
+    _, candidates = search.index.search(rows.take(anchors).numpy(), search.candidates)
     return _rank(rows, anchors, torch.from_numpy(candidates), k)
 
 
-def _rank(rows: Rows, anchors: torch.Tensor, candidates: torch.Tensor, k: int) -> Found:
+def _rank(rows: AnyRows, anchors: torch.Tensor, candidates: torch.Tensor, k: int) -> Found:
     """The nearest k of candidates [m, c] that may repeat, be -1 or be the row itself."""
     candidates = candidates.sort(1).values
     useless = candidates == anchors[:, None]
     useless[:, 1:] |= candidates[:, 1:] == candidates[:, :-1]
     candidates = candidates.masked_fill(useless, -1)
-    nearest, places = squared_distances(rows.matrix, anchors, candidates).topk(k, largest=False)
+    nearest, places = squared_distances(rows, anchors, candidates).topk(k, largest=False)
     indices, distances = ranked(candidates.gather(1, places), nearest)
     return indices.masked_fill(distances == torch.inf, -1), distances
 
 
-def _search_all(search: Search, rows: Rows, anchors: torch.Tensor, k: int, progress: Progress) -> Found:
-    return _in_blocks(
-        anchors,
-        f"{search.name}, {search.probes} lists",
-        progress,
-        lambda anchors: _nearest(search, rows, anchors, k),
-    )
-
-
-def _explore(
-    rows: Rows, anchors: torch.Tensor, found: Found, k: int, progress: Progress, exchange: Exchange | None
-) -> Found:
-    """Look at the neighbours of neighbours."""
-    indices, begin = found[0], int(anchors[0])
-    nearer = indices[:, :NEIGHBORS_OF_EACH].int()
-    if exchange is not None:
-        nearer = torch.cat(exchange.gather(nearer, "neighbours"))
-
-    def explore(part: torch.Tensor) -> Found:
-        own = indices[part - begin]
-        first = own[:, :EXPLORED_NEIGHBORS]
-        second = nearer[first.clamp_min(0)].long().masked_fill((first < 0)[:, :, None], -1)
-        return _rank(rows, part, torch.cat([own, second.flatten(1)], 1), k)
-
-    return _in_blocks(anchors, "neighbours of neighbours", progress, explore)
-
-
-def _complete(rows: Rows, anchors: torch.Tensor, found: Found, k: int, progress: Progress) -> Found:
-    """Search rows exactly that have fewer than k others."""
-    short = (found[0][:, -1] < 0).nonzero()[:, 0]
-    if len(short):
-        found[0][short], found[1][short] = exact(rows, anchors[short], k, "faiss", progress)
+def _search_all(search: Search, rows: AnyRows, anchors: range, k: int, progress: Progress) -> Found:
+    found = torch.empty(len(anchors), k, dtype=index_dtype(rows.shape[0], 0)), torch.empty(len(anchors), k)
+    label = f"{search.name}, {search.probes} lists"
+    _in_blocks(found, anchors.start, label, progress, lambda part: _nearest(search, rows, part, k))
     return found
 
 
-def _in_blocks(anchors: torch.Tensor, label: str, progress: Progress, search: Any) -> Found:
-    parts = []
-    with progress(label, len(anchors)) as bar:
-        for part in anchors.split(ROWS_AT_ONCE):
-            parts.append(search(part))
-            bar.update(len(part))
-    return torch.cat([indices for indices, _ in parts]), torch.cat([distances for _, distances in parts])
+def _explore(rows: AnyRows, begin: int, found: Found, k: int, progress: Progress, exchange: Exchange | None) -> None:
+    """Look at the neighbours of neighbours, of all rows as they were before."""
+    indices = found[0]
+    near = indices[:, :EXPLORED_NEIGHBORS].clone()
+    nearer = near[:, :NEIGHBORS_OF_EACH]
+    if exchange is not None:
+        nearer = torch.cat(exchange.gather(nearer.contiguous(), "neighbours"))
+
+    def explore(anchors: torch.Tensor) -> Found:
+        first = near[anchors - begin].long()
+        second = nearer[first.clamp_min(0)].long().masked_fill((first < 0)[:, :, None], -1)
+        return _rank(rows, anchors, torch.cat([indices[anchors - begin].long(), second.flatten(1)], 1), k)
+
+    _in_blocks(found, begin, "neighbours of neighbours", progress, explore)
+
+
+def _complete(rows: AnyRows, begin: int, found: Found, k: int, progress: Progress) -> None:
+    """Search rows exactly that have fewer than k others."""
+    short = (found[0][:, -1] < 0).nonzero()[:, 0]
+    if len(short):
+        indices, distances = exact(rows, begin + short, k, "faiss", progress)
+        found[0][short], found[1][short] = indices.to(found[0].dtype), distances
+
+
+def _in_blocks(
+    found: Found, first: int, label: str, progress: Progress, search: Callable[[torch.Tensor], Found]
+) -> None:
+    """Put what is found for each block of rows, of which the first has this number, into its place."""
+    with progress(label, len(found[0])) as bar:
+        for anchors in torch.arange(first, first + len(found[0])).split(ROWS_AT_ONCE):
+            begin, end = int(anchors[0]) - first, int(anchors[-1]) + 1 - first
+            found[0][begin:end], found[1][begin:end] = search(anchors)
+            bar.update(len(anchors))

@@ -26,8 +26,9 @@ from numpy.typing import ArrayLike, NDArray
 from fastpdr import ops
 from fastpdr._files import written_aside
 from fastpdr._progress import LOG, phase, progress
+from fastpdr.data import as_tensor
 from fastpdr.graph import inverted
-from fastpdr.graph._rows import Rows, as_tensor, known_metric, prepare
+from fastpdr.graph._rows import AnyRows, Rows, known_metric, prepare, true_distances
 from fastpdr.graph.search import (
     Found,
     Progress,
@@ -143,9 +144,11 @@ class KNNGraph:
 
         Parameters
         ----------
-        X : array-like, scipy sparse matrix or torch.Tensor of shape (n, d)
-            Finite real numbers of any dtype; a memory map is read in blocks, sparse rows are made dense in blocks. The
-            search holds one float32 matrix [n, d]: X itself where it is one and not far from the origin.
+        X : array-like, scipy sparse matrix, torch.Tensor, map-style data set, Shards or path of shape (n, d)
+            Finite real numbers of any dtype; files are read in blocks, sparse rows are made dense in blocks. The search
+            holds one float32 matrix [n, d]: X itself where it is one and not far from the origin. Rows of fewer bytes
+            (float16, uint8) of which that matrix would have more than 128 MiB are held as they are stored instead, and
+            what is more than half of the memory that is available is read from its file whenever it is compared.
         n_neighbors : int
             k, from 1 to n - 1. The row itself does not count: UMAP's ``n_neighbors=15`` is 14 here.
         metric : str
@@ -266,23 +269,23 @@ class KNNGraph:
         if X is None:
             raise ValueError(f"{function}: X must be given for a graph that was loaded or precomputed, got None")
         rows = prepare(function, X, known_metric(function, self.metric))
-        n = len(rows.matrix)
+        n = rows.shape[0]
         if n != self.n:
             raise ValueError(f"{function}: X must have the graph's {self.n} rows, got {n}")
         size = _integer(function, "sample", sample, 1, sys.maxsize, "sys.maxsize")
         anchors = np.sort(np.random.default_rng(_seed(function, random_state)).choice(n, min(n, size), replace=False))
         backend = _chosen_backend(function, "auto", rows.metric, X)
-        with threads(torch.get_num_threads(), faiss_reads(rows.matrix)):
-            places = torch.from_numpy(anchors).to(rows.matrix.device)
+        with threads(torch.get_num_threads(), faiss_reads(rows.device)):
+            places = torch.from_numpy(anchors).to(rows.device)
             _, truth = exact(rows, places, self.k, backend, _progress(False))
             found = self._distances_in(rows, places)
         return inverted.recall_of(found, truth)
 
-    def _distances_in(self, rows: Rows, anchors: torch.Tensor) -> torch.Tensor:
+    def _distances_in(self, rows: AnyRows, anchors: torch.Tensor) -> torch.Tensor:
         """What the search compares, for the neighbours named: the graph's own distances may come from elsewhere."""
         places = anchors.cpu()
         if rows.squared:
-            return squared_distances(rows.matrix, anchors, as_tensor(self.indices)[places].to(anchors.device))
+            return squared_distances(rows, anchors, as_tensor(self.indices)[places].to(anchors.device))
         return as_tensor(self.distances)[places].to(anchors.device) / rows.unit
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -358,14 +361,18 @@ def searched(
     backend = _chosen_backend(function, backend, metric, X)
     count = thread_count(function, n_jobs)
     seed = _seed(function, random_state)
-    rows = prepare(function, X, metric)
-    k = _neighbors(function, n_neighbors, len(rows.matrix))
-    if backend == "faiss" and rows.matrix.device.type != "cpu" and not (gpu_faiss() and rows.squared):
+    with phase(f"{function}: X read"):
+        rows = prepare(function, X, metric)
+    n, d = rows.shape
+    k = _neighbors(function, n_neighbors, n)
+    moved = backend == "faiss" and rows.device.type != "cpu" and not (gpu_faiss() and rows.squared)
+    if moved and isinstance(rows, Rows):
         rows = Rows(rows.matrix.cpu(), rows.metric, rows.unit)
-    label = f"{k} neighbours of {len(rows.matrix)} rows of {rows.matrix.shape[1]} columns"
-    with phase(label), threads(count, faiss_reads(rows.matrix)):
+    with phase(f"{k} neighbours of {n} rows of {d} columns"), threads(count, faiss_reads(rows.device)):
         found, settings = _search(rows, k, backend, seed, _progress(verbose), exchange)
-    return _arrays(rows, found), metric, {"backend": backend, **settings}
+    unit = rows.unit
+    del rows  # before the result takes its last form
+    return _arrays(found, metric, unit), metric, {"backend": backend, **settings}
 
 
 def _restore(*parts: Any) -> KNNGraph:
@@ -373,9 +380,10 @@ def _restore(*parts: Any) -> KNNGraph:
 
 
 def _search(
-    rows: Rows, k: int, backend: str, seed: int, progress: Progress, exchange: Exchange | None
+    rows: AnyRows, k: int, backend: str, seed: int, progress: Progress, exchange: Exchange | None
 ) -> tuple[Found, dict[str, Any]]:
-    if backend == "faiss" and rows.matrix.device.type == "cpu" and inverted.worthwhile(rows):
+    rows = rows.held()
+    if backend == "faiss" and rows.device.type == "cpu" and inverted.worthwhile(rows):
         approximate = inverted.approximate(rows, k, seed, progress, exchange)
         if approximate is not None:
             return approximate
@@ -383,14 +391,14 @@ def _search(
             "KNNGraph.build: lists would not reach a recall of %s in less time than exact search",
             inverted.TARGET_RECALL,
         )
-    n = len(rows.matrix)
-    anchors = torch.arange(*((0, n) if exchange is None else exchange.shard(n)), device=rows.matrix.device)
+    n = rows.shape[0]
+    anchors = torch.arange(*((0, n) if exchange is None else exchange.shard(n)), device=rows.device)
     return exact(rows, anchors, k, backend, progress), {"index": "exact"}
 
 
-def _arrays(rows: Rows, found: Found) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _arrays(found: Found, metric: str, unit: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     indices, distances = found
-    return indices.cpu().numpy(), rows.distances(distances).cpu().numpy()
+    return indices.cpu().long().numpy(), true_distances(distances, metric, unit).cpu().numpy()
 
 
 def _chosen_backend(function: str, backend: str, metric: str, X: Any) -> str:

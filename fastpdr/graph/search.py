@@ -23,10 +23,11 @@ from typing import Any
 import torch
 
 from fastpdr._precision import full_float32
-from fastpdr.graph._rows import Rows
+from fastpdr.graph._rows import AnyRows, Rows
 
 QUERIES_AT_ONCE = 4096
 TORCH_ELEMENTS = 1 << 24  # of a block of distances
+GATHERED_ELEMENTS = 1 << 22  # of rows that are gathered to be compared
 GPU_ELEMENTS, GPU_SHARE = 1 << 28, 0.1  # of a block there, and of the free memory; the choice of the nearest needs more
 GPU_FAISS_NEIGHBORS = 2048  # the most that FAISS chooses there
 # The Gram form errs by some 1e-7 |x|²; squared distances above this share of |x|² are right to about 1%.
@@ -50,9 +51,9 @@ def gpu_faiss() -> bool:
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
-def faiss_reads(matrix: torch.Tensor) -> bool:
-    """Whether FAISS can work on the matrix where it lies."""
-    return matrix.device.type == "cpu" and has_faiss()
+def faiss_reads(device: torch.device) -> bool:
+    """Whether FAISS can work on rows where they lie."""
+    return device.type == "cpu" and has_faiss()
 
 
 @contextmanager
@@ -93,32 +94,61 @@ def import_faiss() -> Any:
     return faiss
 
 
-def exact(rows: Rows, anchors: torch.Tensor, k: int, backend: str, progress: Progress) -> Found:
+def exact(rows: AnyRows, anchors: torch.Tensor, k: int, backend: str, progress: Progress) -> Found:
     """The k nearest other rows of `anchors` [m], from nothing but comparisons with all rows.
 
     Distances are squared Euclidean ones where the metric rests on these.
     """
-    on_cpu = rows.matrix.device.type == "cpu"
+    on_cpu = rows.device.type == "cpu"
     faiss = backend == "faiss" and (on_cpu or k < GPU_FAISS_NEIGHBORS)
     block = _torch_block if not faiss else _faiss_block if on_cpu else _gpu_faiss_block
-    parts = []
+    indices, distances = anchors.new_empty(len(anchors), k), torch.empty(len(anchors), k, device=rows.device)
     with progress("exact search", len(anchors)) as bar, full_float32():
-        for part in anchors.split(QUERIES_AT_ONCE):
-            found = without_self(part, *block(rows, rows.matrix[part], k + 1))
-            parts.append(_made_precise(rows, part, found, k) if rows.squared else found)
+        for begin in range(0, len(anchors), QUERIES_AT_ONCE):
+            part = anchors[begin : begin + QUERIES_AT_ONCE]
+            found = without_self(part, *block(rows, rows.take(part), k + 1))
+            found = _made_precise(rows, part, found, k) if rows.squared else found
+            indices[begin : begin + len(part)], distances[begin : begin + len(part)] = found
             bar.update(len(part))
-    return torch.cat([indices for indices, _ in parts]), torch.cat([distances for _, distances in parts])
+    return indices, distances
 
 
-def _faiss_block(rows: Rows, queries: torch.Tensor, k: int) -> Found:
+def _faiss_block(rows: AnyRows, queries: torch.Tensor, k: int) -> Found:
+    """The rows one part after another; a matrix is one part."""
     faiss = import_faiss()
     metric = {
         "manhattan": faiss.METRIC_L1,
         "chebyshev": faiss.METRIC_Linf,
         "braycurtis": faiss.METRIC_BrayCurtis,
     }.get(rows.metric, faiss.METRIC_L2)
-    distances, indices = faiss.knn(queries.numpy(), rows.matrix.numpy(), k, metric=metric)
-    return torch.from_numpy(indices), torch.from_numpy(distances)
+    best = Best(k)
+    for begin in range(0, rows.shape[0], rows.step):
+        part = rows.block(begin, min(rows.shape[0], begin + rows.step)).numpy()
+        distances, indices = faiss.knn(queries.numpy(), part, min(k, len(part)), metric=metric)
+        best.add(torch.from_numpy(indices), torch.from_numpy(distances), begin)
+    return best.found()
+
+
+class Best:
+    """The k nearest of parts of the rows, kept while the parts are searched one after another."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.kept: Found | None = None
+
+    def add(self, places: torch.Tensor, distances: torch.Tensor, begin: int) -> None:
+        """Take the nearest of a part, ascending, whose first row is number ``begin``."""
+        if self.kept is None:
+            self.kept = (places + begin if begin else places), distances
+            return
+        numbers, every = torch.cat([self.kept[0], places + begin], 1), torch.cat([self.kept[1], distances], 1)
+        distances, order = every.topk(min(self.k, every.shape[1]), largest=False)
+        self.kept = numbers.gather(1, order), distances
+
+    def found(self) -> Found:
+        """What is nearest in all parts."""
+        assert self.kept is not None
+        return self.kept
 
 
 @cache
@@ -126,24 +156,21 @@ def _gpu_resources() -> Any:
     return import_faiss().StandardGpuResources()
 
 
-def _gpu_faiss_block(rows: Rows, queries: torch.Tensor, k: int) -> Found:
+def _gpu_faiss_block(rows: AnyRows, queries: torch.Tensor, k: int) -> Found:
     import_module("faiss.contrib.torch_utils")  # which teaches it to take tensors
-    distances, indices = import_faiss().knn_gpu(_gpu_resources(), queries, rows.matrix, k)
+    distances, indices = import_faiss().knn_gpu(_gpu_resources(), queries, rows.block(0, rows.shape[0]), k)
     return indices, distances
 
 
-def _torch_block(rows: Rows, queries: torch.Tensor, k: int) -> Found:
-    """Blocks of rows one after another, the best k so far kept."""
-    best = queries.new_empty(len(queries), 0)
-    indices = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+def _torch_block(rows: AnyRows, queries: torch.Tensor, k: int) -> Found:
+    """Blocks of rows one after another."""
+    best = Best(k)
     step = max(k, _block_elements(queries.device) // len(queries))
-    for begin in range(0, len(rows.matrix), step):
-        part = rows.matrix[begin : begin + step].to(queries.dtype)
+    for begin in range(0, rows.shape[0], step):
+        part = rows.block(begin, min(rows.shape[0], begin + step)).to(queries.dtype)
         nearest, places = _pairwise(rows, queries, part).topk(min(k, len(part)), largest=False)
-        every, numbers = torch.cat([best, nearest], 1), torch.cat([indices, places + begin], 1)
-        best, places = every.topk(min(k, every.shape[1]), largest=False)
-        indices = numbers.gather(1, places)
-    return indices, best
+        best.add(places, nearest, begin)
+    return best.found()
 
 
 def _block_elements(device: torch.device) -> int:
@@ -154,7 +181,7 @@ def _block_elements(device: torch.device) -> int:
     return int(min(GPU_ELEMENTS, max(TORCH_ELEMENTS, GPU_SHARE * free / 4)))
 
 
-def _pairwise(rows: Rows, queries: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+def _pairwise(rows: AnyRows, queries: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
     if rows.squared:
         square = part.square().sum(1) + queries.square().sum(1, keepdim=True)
         return torch.addmm(square, queries, part.T, alpha=-2)
@@ -169,42 +196,52 @@ def without_self(anchors: torch.Tensor, indices: torch.Tensor, distances: torch.
     return indices[~own].reshape(shape), distances[~own].reshape(shape)
 
 
-def _made_precise(rows: Rows, anchors: torch.Tensor, found: Found, k: int) -> Found:
-    indices, distances = ranked(found[0], squared_distances(rows.matrix, anchors, found[0]))
+def _made_precise(rows: AnyRows, anchors: torch.Tensor, found: Found, k: int) -> Found:
+    indices, distances = ranked(found[0], squared_distances(rows, anchors, found[0]))
     farthest = distances[:, -1]
-    doubtful = (farthest > 0) & (farthest < TRUSTED_SHARE * rows.matrix[anchors].square().sum(1))
+    doubtful = (farthest > 0) & (farthest < TRUSTED_SHARE * rows.take(anchors).square().sum(1))
     if doubtful.any():
-        indices[doubtful], distances[doubtful] = _in_double(rows.matrix, anchors[doubtful], k)
+        indices[doubtful], distances[doubtful] = _in_double(rows, anchors[doubtful], k)
     return indices, distances
 
 
-def _in_double(matrix: torch.Tensor, anchors: torch.Tensor, k: int) -> Found:
+def _in_double(rows: AnyRows, anchors: torch.Tensor, k: int) -> Found:
     """The exact search again in float64, a twentieth of the time that differences of all pairs would take."""
-    rows = Rows(matrix, "euclidean", 1.0)
     parts = []
     for part in anchors.split(QUERIES_AT_ONCE):
-        indices, _ = without_self(part, *_torch_block(rows, matrix[part].double(), k + 1))
-        parts.append(ranked(indices, squared_distances(matrix, part, indices)))
+        indices, _ = without_self(part, *_torch_block(rows, rows.take(part).double(), k + 1))
+        parts.append(ranked(indices, squared_distances(rows, part, indices)))
     return torch.cat([indices for indices, _ in parts]), torch.cat([distances for _, distances in parts])
 
 
-def squared_distances(matrix: torch.Tensor, anchors: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+def squared_distances(rows: AnyRows, anchors: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """|x_i - x_j|² [m, k] of the rows named, from differences; inf where an index is -1."""
     missing = indices < 0
     indices = indices.clamp_min(0)
-    if not faiss_reads(matrix):
-        parts = zip(anchors.split(step := _rows_at_once(matrix, indices)), indices.split(step), strict=True)
-        found = torch.cat([(matrix[j] - matrix[i][:, None]).square().sum(2) for i, j in parts])
-    else:  # reads the rows where they lie: ten times as fast as gathering them
-        faiss, found = import_faiss(), torch.empty(indices.shape)
-        queries, indices = matrix[anchors].contiguous(), indices.contiguous()
-        pointers = [faiss.swig_ptr(array.numpy()) for array in (found, queries, matrix, indices)]
-        faiss.fvec_L2sqr_by_idx(*pointers, matrix.shape[1], len(indices), indices.shape[1])
-    return found.masked_fill(missing, torch.inf)
+    if isinstance(rows, Rows) and faiss_reads(rows.device):
+        # Reads the rows where they lie: ten times as fast as gathering them.
+        found = _faiss_distances(rows.take(anchors), rows.matrix, indices)
+    else:
+        found = torch.empty(indices.shape, device=rows.device)
+        step = max(1, GATHERED_ELEMENTS // (rows.shape[1] * indices.shape[1]))
+        for begin in range(0, len(indices), step):
+            part = indices[begin : begin + step]
+            queries, others = rows.take(anchors[begin : begin + step]), rows.take(part.flatten())
+            if faiss_reads(rows.device):
+                own = torch.arange(part.numel()).view(part.shape)
+                found[begin : begin + step] = _faiss_distances(queries, others, own)
+            else:
+                found[begin : begin + step] = (others.view(*part.shape, -1) - queries[:, None]).square().sum(2)
+    return found.masked_fill_(missing, torch.inf)
 
 
-def _rows_at_once(matrix: torch.Tensor, indices: torch.Tensor) -> int:
-    return max(1, TORCH_ELEMENTS // (matrix.shape[1] * indices.shape[1]))
+def _faiss_distances(queries: torch.Tensor, matrix: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """|x_i - y_j|² [m, k] of queries [m, d] and the rows of a matrix named."""
+    faiss, found = import_faiss(), torch.empty(indices.shape)
+    queries, indices = queries.contiguous(), indices.contiguous()
+    pointers = [faiss.swig_ptr(array.numpy()) for array in (found, queries, matrix, indices)]
+    faiss.fvec_L2sqr_by_idx(*pointers, matrix.shape[1], len(indices), indices.shape[1])
+    return found
 
 
 def ranked(indices: torch.Tensor, distances: torch.Tensor, k: int | None = None) -> Found:

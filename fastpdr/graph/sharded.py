@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 
 from fastpdr._progress import LOG
-from fastpdr._sparse import csr_tensor
-from fastpdr.graph._rows import as_tensor
+from fastpdr._sparse import csr_tensor, index_dtype
+from fastpdr.data import as_tensor
 from fastpdr.graph.knn import KNNGraph, searched
 
 
@@ -154,9 +154,10 @@ def symmetrize_rows(
 
 def among_all(degrees: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, n: int, begin: int) -> torch.Tensor:
     """A sparse ``[n, n]`` of rows that begin somewhere, of so many entries each; the others are empty."""
+    dtype = index_dtype(n, len(values))
     every = degrees.new_zeros(n + 1)
     every[begin + 1 : begin + 1 + len(degrees)] = degrees
-    return csr_tensor(every.cumsum(0), columns, values, n)
+    return csr_tensor(every.cumsum(0, dtype=dtype), columns.to(dtype), values, n)
 
 
 def whole(part: torch.Tensor, exchange: Exchange, *, everywhere: bool) -> torch.Tensor | None:

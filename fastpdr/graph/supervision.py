@@ -18,8 +18,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fastpdr import ops
-from fastpdr._sparse import csr_tensor, scipy_csr
-from fastpdr.graph._rows import as_tensor
+from fastpdr._sparse import csr_tensor, index_dtype, scipy_csr
+from fastpdr.data import as_tensor
 from fastpdr.graph.knn import KNNGraph
 
 UNLABELLED = -1
@@ -196,7 +196,8 @@ def _described(graph: object) -> str:
 
 
 def _to_torch(matrix: Any, like: torch.Tensor) -> torch.Tensor:
-    indptr, columns = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
+    index = index_dtype(matrix.shape[0], matrix.nnz)
+    indptr, columns = (torch.from_numpy(part).to(index) for part in (matrix.indptr, matrix.indices))
     values = torch.from_numpy(matrix.data).to(like.dtype)
     return csr_tensor(indptr, columns, values, matrix.shape[0]).to(like.device)
 

@@ -79,12 +79,15 @@ def csr_parts(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return matrix.crow_indices().long(), matrix.col_indices().long(), matrix.values().detach()
 
 
-def require_indices(function: str, name: str, value: object, shape: str) -> None:
-    """Require an int64 tensor with as many dimensions as ``shape`` names, such as ``[n, k]``."""
+def require_indices(
+    function: str, name: str, value: object, shape: str, dtypes: tuple[torch.dtype, ...] = (torch.int64,)
+) -> None:
+    """Require a tensor of integers with as many dimensions as ``shape`` names, such as ``[n, k]``."""
+    words = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{function}: {name} must be an int64 tensor {shape}, got {describe(value)}")
-    if value.dtype is not torch.int64 or value.dim() != shape.count(",") + 1:
-        raise ValueError(f"{function}: {name} must be int64 {shape}, got {describe(value)}")
+        raise TypeError(f"{function}: {name} must be an {words} tensor {shape}, got {describe(value)}")
+    if value.dtype not in dtypes or value.dim() != shape.count(",") + 1:
+        raise ValueError(f"{function}: {name} must be {words} {shape}, got {describe(value)}")
 
 
 def require_count(function: str, name: str, value: Any) -> int:

@@ -11,13 +11,14 @@ from fastpdr.ops._arguments import describe, require_count, require_floats, requ
 
 _TABLE = _native.overload("alias_table")
 _SAMPLE = _native.overload("sample_edges")
-_MAX_ENTRIES = 2**31  # beyond, sums of 2^-32 of the mean weight do not fit in 63 bits
+_MAX_ENTRIES = 2**31  # beyond, sums of 2^-32 of the mean weight do not fit in 63 bits, nor aliases in 31
+_WEIGHTS = (torch.float32, torch.float64)
 
 if _TABLE is not None:
 
     @torch.library.register_fake("fastpdr::alias_table")
     def _(weights: torch.Tensor) -> torch.Tensor:
-        return weights.new_empty((weights.shape[0], 2), dtype=torch.int64)
+        return weights.new_empty(weights.shape[0], dtype=torch.int64)
 
     @torch.library.register_fake("fastpdr::sample_edges")
     def _(table: torch.Tensor, n_edges: int, seed: int, step: int) -> torch.Tensor:
@@ -35,9 +36,10 @@ def alias_table(weights: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        ``[e, 2]`` int64. Column 0 is a threshold in [0, 2^32], the share of the entry that is its own; column 1 is the
-        entry that has the rest. The probability of every entry is its weight / sum to within 2^-31 / e; a weight of
-        0 is never drawn. Native and reference give the same integers.
+        ``[e]`` int64, 8 bytes an entry: ``threshold * 2^31 + alias``. The threshold, in [0, 2^32), is the share of the
+        entry that is its own; the alias is the entry that has the rest, or the entry itself where there is none. The
+        probability of every entry is its weight / sum to within 2^-31 / e; a weight of 0 is never drawn. Native and
+        reference give the same integers. The kernel takes no memory but the table.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def alias_table(weights: torch.Tensor) -> torch.Tensor:
     >>> import torch
     >>> from fastpdr import ops
     >>> ops.alias_table(torch.tensor([1.0, 0.0, 3.0])).shape
-    torch.Size([3, 2])
+    torch.Size([3])
     """
     require_floats("alias_table", "weights", weights, "[e]")
     if not 1 <= len(weights) < _MAX_ENTRIES:
@@ -63,8 +65,7 @@ def alias_table(weights: torch.Tensor) -> torch.Tensor:
     low, high = (float(bound) for bound in torch.aminmax(weights))
     if not (low >= 0 and 0 < high < math.inf):
         raise ValueError(f"alias_table: weights must be finite, >= 0 and not all 0, got values from {low} to {high}")
-    weights = weights.double()
-    if _native.has_kernel("alias_table", weights, dtypes=(torch.float64,)):
+    if _native.has_kernel("alias_table", weights, dtypes=_WEIGHTS):
         return _TABLE(weights)
     return reference.alias_table(weights)
 
@@ -79,7 +80,7 @@ def sample_edges(table: torch.Tensor, n_edges: int, *, seed: int, step: int) -> 
     Parameters
     ----------
     table : torch.Tensor
-        ``[e, 2]`` int64, from :func:`alias_table`.
+        ``[e]`` int64, from :func:`alias_table`.
     n_edges : int
         How many to draw, >= 0.
     seed, step : int
@@ -107,9 +108,9 @@ def sample_edges(table: torch.Tensor, n_edges: int, *, seed: int, step: int) -> 
     >>> ops.sample_edges(table, 10, seed=0, step=0)
     tensor([2, 2, 0, 2, 2, 0, 2, 0, 2, 2])
     """
-    require_indices("sample_edges", "table", table, "[e, 2]")
-    if len(table) == 0 or table.shape[1] != 2:
-        raise ValueError(f"sample_edges: table must be [e, 2] with e >= 1, got {describe(table)}")
+    require_indices("sample_edges", "table", table, "[e]")
+    if len(table) == 0:
+        raise ValueError(f"sample_edges: table must be [e] with e >= 1, got {describe(table)}")
     n_edges = require_count("sample_edges", "n_edges", n_edges)
     seed, step = require_count("sample_edges", "seed", seed), require_count("sample_edges", "step", step)
     if _native.has_kernel("sample_edges", table, dtypes=(torch.int64,)):

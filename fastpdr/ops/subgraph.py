@@ -18,6 +18,7 @@ from fastpdr.ops._arguments import (
 _SUBGRAPH = _native.overload("subgraph")  # no fake: the number of entries depends on the data
 _MAX_ROWS = 2**29 - 1  # of the native kernel
 _VALUES = (torch.float32, torch.float64)
+_INDICES = (torch.int64, torch.int32)
 
 
 def subgraph(
@@ -36,9 +37,9 @@ def subgraph(
     Parameters
     ----------
     indptr : torch.Tensor
-        ``[n + 1]`` int64; row i has the entries indptr[i] .. indptr[i + 1].
+        ``[n + 1]`` int64 or int32 (both native); row i has the entries indptr[i] .. indptr[i + 1].
     indices : torch.Tensor
-        ``[nnz]`` int64, their columns, in [0, n), in any order.
+        ``[nnz]`` of the same dtype, their columns, in [0, n), in any order.
     values : torch.Tensor
         ``[nnz]`` float32 or float64 (both native), of the same device. Pass contiguous tensors: others are copied.
     rows : torch.Tensor
@@ -73,8 +74,8 @@ def subgraph(
     tensor([[0., 3.],
             [3., 0.]])
     """
-    require_indices("subgraph", "indptr", indptr, "[n + 1]")
-    require_indices("subgraph", "indices", indices, "[nnz]")
+    require_indices("subgraph", "indptr", indptr, "[n + 1]", _INDICES)
+    require_indices("subgraph", "indices", indices, "[nnz]", (indptr.dtype,))
     require_floats("subgraph", "values", values, "[nnz]")
     require_indices("subgraph", "rows", rows, "[b]")
     _require_one_matrix(indptr, indices, values, rows)

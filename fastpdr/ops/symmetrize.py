@@ -36,8 +36,9 @@ def symmetrize(
     Returns
     -------
     torch.Tensor
-        ``sparse_csr`` ``[n, n]`` with int64 indices; columns ascend within a row, entries equal to 0 are left out, and
-        entries (i, j) and (j, i) are the same bits. Not differentiable.
+        ``sparse_csr`` ``[n, n]`` with int32 indices, int64 where n or the number of entries is 2^31 or more; columns
+        ascend within a row, entries equal to 0 are left out, and entries (i, j) and (j, i) are the same bits. Not
+        differentiable.
 
     Raises
     ------

@@ -2,8 +2,9 @@
 
 The table is Walker's, built by a sweep in closed form: light entries (below the mean weight) and heavy ones stand in
 index order, and prefix sums of what the ones lack and the others have to give say who takes from whom. Weights are
-whole units of their mean / 2^32, so that all sums are exact. The generator is Philox4x32-10 (Salmon et al. 2011);
-PyTorch has no unsigned arithmetic of 64 bits, so products are taken in halves of 16 bits.
+whole units of their mean / 2^32, so that all sums are exact; threshold and alias of an entry share one number. The
+generator is Philox4x32-10 (Salmon et al. 2011); PyTorch has no unsigned arithmetic of 64 bits, so products are taken
+in halves of 16 bits.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import torch
 
 _ONE = 2**32  # the mean weight in units
+_ALIAS_BITS = 31  # of an entry, below its threshold
 _WORD, _HALF = 2**32 - 1, 2**16 - 1
 _SUM_BLOCK = 1024  # weights summed before their sum is added to the total
 
@@ -18,19 +20,21 @@ _SUM_BLOCK = 1024  # weights summed before their sum is added to the total
 def alias_table(weights: torch.Tensor) -> torch.Tensor:
     """See :func:`fastpdr.ops.alias_table`."""
     units = _units(weights.double())  # [e], sum e 2^32
-    table = torch.stack([units, torch.arange(len(units), device=units.device)], dim=1)
+    aliases = torch.arange(len(units), device=units.device)
     light, heavy = (units < _ONE).nonzero()[:, 0], (units >= _ONE).nonzero()[:, 0]
     lacking = torch.cumsum(_ONE - units[light], 0)
     lacking = torch.cat([lacking.new_zeros(1), lacking])  # [lights + 1], of all lights before
     excess = torch.cumsum(units[heavy] - _ONE, 0)  # [heavies], of this heavy one and all before
 
     giver = torch.searchsorted(excess, lacking[:-1], right=True)  # the first with anything left
-    table[light, 1] = heavy[giver]
+    aliases[light] = heavy[giver]
     taken = lacking[torch.searchsorted(lacking, excess)]  # when it has no more than the mean left
     left = _ONE + excess - taken
     following = torch.cat([heavy[1:], heavy[-1:]])
-    table[heavy] = torch.stack([left, torch.where(left < _ONE, following, heavy)], dim=1)
-    return table
+    aliases[heavy] = torch.where(left < _ONE, following, heavy)
+    units[heavy] = left
+    # An entry that keeps all of its share is its own alias, so that the threshold 2^32, of 33 bits, is not needed.
+    return (units.clamp_max(_ONE - 1) << _ALIAS_BITS) | aliases
 
 
 def _units(weights: torch.Tensor) -> torch.Tensor:
@@ -53,8 +57,8 @@ def sample_edges(table: torch.Tensor, n_edges: int, *, seed: int, step: int) -> 
     counter = (draw & _WORD, draw >> 32, torch.full_like(draw, step & _WORD), torch.full_like(draw, step >> 32))
     words = philox(counter, (seed & _WORD, seed >> 32))
     index = _scale(words[1], words[0], len(table))
-    threshold, alias = table[index].unbind(1)
-    return torch.where(words[2] < threshold, index, alias)
+    entry = table[index]
+    return torch.where(words[2] < entry >> _ALIAS_BITS, index, entry & (2**_ALIAS_BITS - 1))
 
 
 def philox(counter: tuple[torch.Tensor, ...], key: tuple[int, int]) -> tuple[torch.Tensor, ...]:

@@ -29,7 +29,8 @@ def subgraph(
         raise ValueError("subgraph: rows must lie in [0, n)")
     if len(rows.unique()) < b:
         raise ValueError("subgraph: rows must be distinct")
-    begins, degrees = indptr[rows], indptr[rows + 1] - indptr[rows]  # [b]
+    begins = indptr[rows].long()  # [b]
+    degrees = indptr[rows + 1].long() - begins
     if ((begins < 0) | (degrees < 0) | (begins + degrees > len(indices))).any():
         raise ValueError("subgraph: indptr must rise from 0 to the number of entries")
     s = torch.repeat_interleave(torch.arange(b, device=rows.device), degrees)  # [entries], the row of each

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from fastpdr._sparse import csr_tensor
+from fastpdr._sparse import csr_tensor, index_dtype
 
 
 def symmetrize(
@@ -32,4 +32,5 @@ def symmetrize(
     merged = (sum_factor * (a + b) + product_factor * (a * b)).to(values.dtype)
     union, merged = union[merged != 0], merged[merged != 0]
     ends = torch.bincount(union // max(n, 1), minlength=n).cumsum(0)
-    return csr_tensor(torch.cat([ends.new_zeros(1), ends]), union % max(n, 1), merged, n)
+    index = index_dtype(n, len(merged))
+    return csr_tensor(torch.cat([ends.new_zeros(1), ends]).to(index), (union % max(n, 1)).to(index), merged, n)

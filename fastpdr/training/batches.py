@@ -13,9 +13,11 @@ from typing import NamedTuple
 import torch
 
 from fastpdr import ops
+from fastpdr._progress import phase
 from fastpdr.training.seeds import ORDER, derived_seed
 
 DRAWN_AT_ONCE = 2**20  # rows of padded batches
+SUMMED_AT_ONCE = 2**24  # weights in float64
 
 
 class Batch(NamedTuple):
@@ -81,10 +83,12 @@ class EdgeBatches:
 
     def __init__(self, graph: torch.Tensor, batch_size: int, per_epoch: int | None, seed: int) -> None:
         self.indptr, self.indices, weights = graph.crow_indices(), graph.col_indices(), graph.values()
-        self.table = ops.alias_table(weights)
+        with phase("table of edges"):
+            self.table = ops.alias_table(weights)
         self.edges = max(1, batch_size // 2)
         self.largest = 2 * self.edges
-        visits = float(weights.double().sum() / weights.max()) / 2  # every edge is stored twice
+        total = sum(float(part.double().sum()) for part in weights.split(SUMMED_AT_ONCE))
+        visits = total / float(weights.max()) / 2  # every edge is stored twice
         self.per_epoch = per_epoch or max(1, math.ceil(visits / self.edges))
         self.seed, self.step = seed, 0
 
@@ -109,8 +113,9 @@ class EdgeBatches:
         self.step += batches
         drawn = [ops.sample_edges(self.table, self.edges, seed=self.seed, step=step) for step in steps]
         entries = torch.stack(drawn)
-        heads = torch.searchsorted(self.indptr, entries, right=True) - 1
-        return torch.cat([heads, self.indices[entries]], dim=1)
+        # Of one dtype, or PyTorch would make a copy of the whole indptr.
+        heads = torch.searchsorted(self.indptr, entries.to(self.indptr.dtype), right=True) - 1
+        return torch.cat([heads, self.indices[entries].long()], dim=1)
 
 
 def duplicates_last(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

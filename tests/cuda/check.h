@@ -93,6 +93,12 @@ class Device {
   std::size_t size_;
 };
 
+// The same numbers as another type.
+template <typename To, typename From>
+std::vector<To> converted(const std::vector<From>& values) {
+  return std::vector<To>(values.begin(), values.end());
+}
+
 // Root mean square of the difference, relative to that of the expected values (absolute where these are 0).
 template <typename A, typename B>
 double relative_rms(const std::vector<A>& actual, const std::vector<B>& expected) {

@@ -12,7 +12,7 @@ void test_draws(std::int64_t e, std::int64_t n_edges, std::int64_t seed, std::in
   std::vector<double> weights(uneven.begin(), uneven.end());
   for (double& weight : weights) weight = weight < 0.3 ? 0.0 : weight * weight;
   weights[e / 2] = 5.0;
-  std::vector<std::int64_t> table(2 * e), expected(n_edges);
+  std::vector<std::int64_t> table(e), expected(n_edges);
   fastpdr::alias_table(weights.data(), e, table.data());
   fastpdr::sample_edges(table.data(), e, n_edges, seed, step, expected.data());
 

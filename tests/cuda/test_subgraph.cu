@@ -1,4 +1,5 @@
-// subgraph: the very entries of the CPU kernel, in float and double; what is wrong with the contents is reported.
+// subgraph: the very entries of the CPU kernel, in float and double, from indices of 32 and 64 bits; what is wrong with
+// the contents is reported.
 #include <algorithm>
 #include <numeric>
 
@@ -42,11 +43,13 @@ Indices some_rows(std::int64_t n, std::int64_t b) {
 }
 
 // [entries, indptr_out, indices_out, the values' bits]; capacity < 0: what is needed. m >= 0: rows that are no padding.
-template <typename T>
+template <typename Index = std::int64_t, typename T>
 Indices on_device(const Csr<T>& matrix, const Indices& rows, std::int64_t capacity, std::int64_t m = -1) {
   const auto n = static_cast<std::int64_t>(matrix.indptr.size()) - 1, b = static_cast<std::int64_t>(rows.size());
   const auto nnz = static_cast<std::int64_t>(matrix.indices.size());
-  const Device<std::int64_t> indptr(matrix.indptr), indices(matrix.indices), device_rows(rows);
+  using fastpdr::check::converted;
+  const Device<Index> indptr(converted<Index>(matrix.indptr)), indices(converted<Index>(matrix.indices));
+  const Device<std::int64_t> device_rows(rows);
   const Device<T> values(matrix.values);
   Device<char> workspace(fastpdr::cuda::subgraph_workspace(n));
   const Device<std::int64_t> points(Indices{m});
@@ -73,12 +76,14 @@ Indices on_device(const Csr<T>& matrix, const Indices& rows, std::int64_t capaci
   return result;
 }
 
-template <typename T>
+template <typename Index = std::int64_t, typename T>
 Indices on_host(const Csr<T>& matrix, const Indices& rows) {
   const auto n = static_cast<std::int64_t>(matrix.indptr.size()) - 1, b = static_cast<std::int64_t>(rows.size());
   Indices indptr_out(b + 1), indices_out(matrix.indices.size());
   std::vector<T> values_out(matrix.indices.size());
-  Indices result{fastpdr::subgraph(matrix.indptr.data(), matrix.indices.data(), matrix.values.data(), rows.data(), n, b,
+  const auto indptr = fastpdr::check::converted<Index>(matrix.indptr);
+  const auto indices = fastpdr::check::converted<Index>(matrix.indices);
+  Indices result{fastpdr::subgraph(indptr.data(), indices.data(), matrix.values.data(), rows.data(), n, b,
                                    indptr_out.data(), indices_out.data(), values_out.data())};
   result.insert(result.end(), indptr_out.begin(), indptr_out.end());
   for (std::int64_t i = 0; i < indptr_out[b]; ++i) {
@@ -99,6 +104,8 @@ void test_matrix(std::int64_t n, std::int64_t b, std::int64_t k) {
   const Indices expected = on_host(matrix, rows);
   fastpdr::check::equal(what, fastpdr::check::repeated(what, [&] { return on_device(matrix, rows, -1); }), expected);
   fastpdr::check::equal(what + ", room to spare", on_device(matrix, rows, expected[0] + 100), expected);
+  fastpdr::check::equal(what + ", 32 bits", on_device<std::int32_t>(matrix, rows, -1), expected);
+  fastpdr::check::equal(what + ", 32 bits, on the host", on_host<std::int32_t>(matrix, rows), expected);
   if (expected[0] > 0) {
     const Indices result = on_device(matrix, rows, expected[0] - 1);
     fastpdr::check::expect(result[0] == fastpdr::cuda::kSubgraphNoRoom && result.back() == 0,

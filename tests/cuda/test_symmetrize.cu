@@ -1,4 +1,5 @@
-// symmetrize: the very entries of the CPU kernel, in float and double; what is wrong with the contents is reported.
+// symmetrize: the very entries of the CPU kernel, in float and double, with indices of 32 and 64 bits; what is wrong
+// with the contents is reported.
 #include <algorithm>
 #include <numeric>
 
@@ -53,8 +54,9 @@ Graph<T> random_graph(std::int64_t n, std::int64_t k) {
 }
 
 // The entries' number, indptr, and columns and the values' bits by turns.
-template <typename T>
-Indices together(std::int64_t entries, const Indices& indptr, const Indices& columns, const std::vector<T>& values) {
+template <typename Index, typename T>
+Indices together(std::int64_t entries, const std::vector<Index>& indptr, const std::vector<Index>& columns,
+                 const std::vector<T>& values) {
   Indices result{entries};
   result.insert(result.end(), indptr.begin(), indptr.end());
   for (std::int64_t i = 0; i < entries; ++i) {
@@ -66,31 +68,32 @@ Indices together(std::int64_t entries, const Indices& indptr, const Indices& col
   return result;
 }
 
-template <typename T>
+template <typename Index = std::int64_t, typename T>
 Indices on_device(const Graph<T>& graph, const Factors& factors, bool room_to_spare) {
   const std::int64_t n = graph.n, k = graph.k;
   const Device<std::int64_t> indices(graph.indices);
   const Device<T> values(graph.values);
   Device<char> workspace(fastpdr::cuda::symmetrize_workspace(n, k));
-  Device<std::int64_t> indptr_out(n + 1), entries(1);
+  Device<std::int64_t> ends(n + 1), entries(1);
+  Device<Index> indptr_out(n + 1);
   fastpdr::check::require_done(fastpdr::cuda::symmetrize_count(indices.data(), values.data(), n, k, factors.sum,
-                                                               factors.product, workspace.data(), indptr_out.data(),
+                                                               factors.product, workspace.data(), ends.data(),
                                                                entries.data(), nullptr));
   const std::int64_t count = entries.host()[0], room = room_to_spare ? 2 * n * k : std::max<std::int64_t>(count, 0);
-  Device<std::int64_t> indices_out(room);
+  Device<Index> indices_out(room);
   Device<T> values_out(room);
   fastpdr::check::require_done(fastpdr::cuda::symmetrize_fill(values.data(), n, k, factors.sum, factors.product,
-                                                              workspace.data(), indptr_out.data(), indices_out.data(),
-                                                              values_out.data(), nullptr));
+                                                              workspace.data(), ends.data(), indptr_out.data(),
+                                                              indices_out.data(), values_out.data(), nullptr));
   return together(count, indptr_out.host(), indices_out.host(), values_out.host());
 }
 
-template <typename T>
+template <typename Index = std::int64_t, typename T>
 Indices on_host(const Graph<T>& graph, const Factors& factors) {
   const fastpdr::Symmetrization<T> result(graph.indices.data(), graph.values.data(), graph.n, graph.k, factors.sum,
                                           factors.product);
   const std::int64_t entries = result.entries();
-  Indices indptr(graph.n + 1), columns(std::max<std::int64_t>(entries, 0));
+  std::vector<Index> indptr(graph.n + 1), columns(std::max<std::int64_t>(entries, 0));
   std::vector<T> values(columns.size());
   if (entries >= 0) result.write(indptr.data(), columns.data(), values.data());
   return together(entries, indptr, columns, values);
@@ -105,6 +108,8 @@ void test(std::int64_t n, std::int64_t k, const Factors& factors) {
   fastpdr::check::equal(what, fastpdr::check::repeated(what, [&] { return on_device(graph, factors, false); }),
                         expected);
   fastpdr::check::equal(what + ", room to spare", on_device(graph, factors, true), expected);
+  fastpdr::check::equal(what + ", 32 bits", on_device<std::int32_t>(graph, factors, false), expected);
+  fastpdr::check::equal(what + ", 32 bits, on the host", on_host<std::int32_t>(graph, factors), expected);
 }
 
 // Row 0 has as many entries as there are rows: of a warp, of a block in shared memory, of a block in global memory.
@@ -138,8 +143,8 @@ void test_faults() {
 // Entries that cancel are left out; what has no value may be anything but stray.
 void test_small() {
   fastpdr::check::equal("entries that cancel",
-                        on_device<float>({3, 1, {1, 0, 0}, {2.0f, 2.0f, 3.0f}}, {1.0, -1.0}, false),
-                        on_host<float>({3, 1, {1, 0, 0}, {2.0f, 2.0f, 3.0f}}, {1.0, -1.0}));
+                        on_device<std::int64_t, float>({3, 1, {1, 0, 0}, {2.0f, 2.0f, 3.0f}}, {1.0, -1.0}, false),
+                        on_host<std::int64_t, float>({3, 1, {1, 0, 0}, {2.0f, 2.0f, 3.0f}}, {1.0, -1.0}));
   const Graph<double> filled{3, 3, {0, 1, 1, -1, -1, 2, 2, 2, -1}, {0.0, 0.5, 0.0, 9.0, 9.0, 0.25, 0.0, 0.0, 9.0}};
   fastpdr::check::equal("rows filled up with themselves", on_device(filled, {1.0, 0.0}, false),
                         on_host(filled, {1.0, 0.0}));

@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from fastpdr import KNNGraph, _progress
-from fastpdr.graph import inverted, knn, search
+from fastpdr.graph import _rows, inverted, knn, search
 
 METRICS = {
     "euclidean": "euclidean",
@@ -176,10 +176,8 @@ def test_inputs_agree(rng, tmp_path, metric, monkeypatch):
 
 
 def test_the_input_is_searched_without_a_copy_and_left_alone(points):
-    from fastpdr.graph._rows import prepare
-
     before = points.copy()
-    assert np.shares_memory(prepare("f", points, "euclidean").matrix.numpy(), points)
+    assert np.shares_memory(_rows.prepare("f", points, "euclidean").matrix.numpy(), points)
     points.flags.writeable = False
     KNNGraph.build(points, 3)
     assert np.array_equal(points, before)
@@ -227,6 +225,71 @@ def test_lists_and_duplicates(clusters, monkeypatch):
     monkeypatch.setattr(inverted, "FIRST_PROBES", 1)
     monkeypatch.setattr(inverted, "SEARCHED_RECALL", 0.0)  # the first list holds fewer than k rows
     require_proper(KNNGraph.build(clusters, 200, random_state=0))
+
+
+@pytest.fixture(params=["exact", "lists"])
+def large(request, monkeypatch):
+    """Rows that stay as they are stored, whatever their size, and are seen in small parts."""
+    if request.param == "lists":
+        pytest.importorskip("faiss")
+    monkeypatch.setattr(inverted, "EXACT_OPERATIONS", 0 if request.param == "lists" else 1e30)
+    monkeypatch.setattr(_rows, "LARGE_BYTES", 0)
+    monkeypatch.setattr(_rows, "BLOCK_ELEMENTS", 40 * 700)
+    monkeypatch.setattr(search, "GATHERED_ELEMENTS", 40 * 1000)
+
+
+def as_stored(name, clusters, tmp_path):
+    """Rows of 16 and 8 bits, in memory and in a file, near the origin and far from it, some of them nothing but 0."""
+    x = np.concatenate([clusters[:1700], clusters[:300]]).astype(np.float16)
+    x[7] = x[8] = 0
+    if name == "bytes":
+        return np.clip(x * 8 + 128, 0, 255).astype(np.uint8)
+    if name == "far":
+        return (x + 300).astype(np.float16)
+    if name == "file":
+        np.save(tmp_path / "rows.npy", x)
+        return np.load(tmp_path / "rows.npy", mmap_mode="r")
+    return x
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("name", ["halves", "bytes", "far", "file"])
+@pytest.mark.usefixtures("large")
+def test_rows_that_stay_as_they_are_stored(name, metric, clusters, tmp_path, monkeypatch):
+    x = as_stored(name, clusters, tmp_path)
+    assert isinstance(_rows.prepare("f", x, metric), _rows.StoredRows)
+    graph = KNNGraph.build(x, 15, metric=metric, random_state=0)
+    require_proper(graph)
+    assert (graph.distances[:300, 0] == 0).sum() >= 298  # duplicates, but for the two that were made 0
+    assert graph.recall(sample=300) >= 0.95
+    monkeypatch.setattr(_rows, "LARGE_BYTES", 1 << 27)
+    expected = KNNGraph.build(x, 15, metric=metric, random_state=0)
+    if metric == "euclidean" and name in ("halves", "file"):  # nothing is rounded
+        assert np.array_equal(graph.distances, expected.distances)
+    elif graph.settings["index"] == "exact":
+        np.testing.assert_allclose(graph.distances, expected.distances, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("large")
+def test_rows_too_large_for_the_memory_are_read_again_and_again(clusters, tmp_path, monkeypatch, caplog):
+    np.save(tmp_path / "rows.npy", clusters[:2000].astype(np.float64))
+    x = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    expected = KNNGraph.build(np.array(x), 10, random_state=0)
+    monkeypatch.setattr(_rows, "available_memory", lambda: 1000)
+    with caplog.at_level(logging.INFO, "fastpdr"):
+        graph = KNNGraph.build(x, 10, random_state=0)
+    assert "2000 rows of 320 bytes are read from their file again and again" in caplog.text
+    np.testing.assert_allclose(graph.distances, expected.distances, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("large")
+def test_sparse_rows_too_large_to_be_dense_stay_sparse(rng, monkeypatch):
+    x = scipy.sparse.random(1500, 40, 0.2, format="csr", dtype=np.float32, random_state=0)
+    expected = KNNGraph.build(x, 10, random_state=0)
+    monkeypatch.setattr(_rows, "available_memory", lambda: 1000)
+    assert isinstance(_rows.prepare("f", x, "euclidean"), _rows.StoredRows)
+    graph = KNNGraph.build(x, 10, random_state=0)
+    np.testing.assert_allclose(graph.distances, expected.distances, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("forced_lists")
@@ -537,9 +600,7 @@ def test_faiss_for_the_cpu_leaves_a_gpu_to_torch():
 
 
 def test_what_faiss_is_asked_on_a_gpu(points, fake_gpu_faiss):
-    from fastpdr.graph._rows import prepare
-
-    matrix = prepare("f", points, "euclidean")
+    matrix = _rows.prepare("f", points, "euclidean")
     indices, distances = search._gpu_faiss_block(matrix, matrix.matrix[:50], 7)
     expected, _ = search._torch_block(matrix, matrix.matrix[:50], 7)
     assert torch.equal(indices, expected)

@@ -73,6 +73,18 @@ def test_agrees_with_scipy(b, subgraph, dtype, rng):
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("subgraph", BACKENDS)
+def test_indices_of_32_bits_give_the_same(subgraph, dtype, rng):
+    indptr, indices, values = parts(random_matrix(rng, 3000, 20, dtype))
+    rows = torch.from_numpy(rng.permutation(3000)[:700])
+    expected = subgraph(indptr, indices, values, rows)
+    assert expected.col_indices().dtype == torch.int64
+    require_equal(subgraph(indptr.int(), indices.int(), values, rows), expected)
+    padded = subgraph(indptr.int(), indices.int(), values, rows, points=torch.tensor(700), capacity=expected._nnz())
+    require_equal(padded, expected)
+
+
 def test_all_rows_in_order_give_the_sorted_matrix(rng):
     matrix = random_matrix(rng, 5000, 12)
     require_equal(ops.subgraph(*parts(matrix), torch.arange(5000)), matrix)
@@ -152,8 +164,9 @@ INDPTR, INDICES, VALUES, ROWS = torch.tensor([0, 2, 3]), torch.tensor([0, 1, 0])
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"indptr": [0, 2, 3]}, TypeError, r"indptr must be an int64 tensor \[n \+ 1\], got list"),
-        ({"indptr": INDPTR.int()}, ValueError, r"indptr must be int64 \[n \+ 1\], got int32 \[3\]"),
+        ({"indptr": [0, 2, 3]}, TypeError, r"indptr must be an int64 or int32 tensor \[n \+ 1\], got list"),
+        ({"indptr": INDPTR.short()}, ValueError, r"indptr must be int64 or int32 \[n \+ 1\], got int16 \[3\]"),
+        ({"indptr": INDPTR.int()}, ValueError, r"indices must be int32 \[nnz\], got int64 \[3\]"),
         ({"indptr": INDPTR[:0]}, ValueError, r"indptr must be \[n \+ 1\], got int64 \[0\]"),
         ({"indices": INDICES.double()}, ValueError, r"indices must be int64 \[nnz\], got float64 \[3\]"),
         ({"values": VALUES.half()}, ValueError, r"values must be float32 \(or float64\) \[nnz\], got float16 \[3\]"),

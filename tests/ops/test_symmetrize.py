@@ -67,6 +67,7 @@ def test_agrees_with_scipy(n, k, sum_factor, product_factor, dtype, symmetrize, 
     assert result.layout is torch.sparse_csr
     assert result.shape == (n, n)
     assert result.dtype == values.dtype
+    assert result.crow_indices().dtype == result.col_indices().dtype == torch.int32
     if n == 0:
         return
     expected = scipy_matrix(indices, values, sum_factor, product_factor)

@@ -64,6 +64,13 @@ def test_draws_depend_on_the_seed_alone():
     assert [batch.rows.tolist() for batch in first.epoch()] != rows[0]  # the next epoch draws anew
 
 
+def test_indices_of_32_bits_give_the_same_batches():
+    wide = weighted([1.0] * 50, [(i, (3 * i + 1) % 51) for i in range(50)], 51)
+    narrow = torch.sparse_csr_tensor(wide.crow_indices().int(), wide.col_indices().int(), wide.values(), wide.shape)
+    rows = [[batch.rows for batch in EdgeBatches(graph, 16, 5, 1).epoch()] for graph in (wide, narrow)]
+    assert all(b.dtype == torch.int64 and torch.equal(a, b) for a, b in zip(*rows, strict=True))
+
+
 @pytest.mark.parametrize("drawn_at_once", [1, 200, 2**20])
 def test_padded_batches_hold_the_same_rows_and_then_what_was_drawn_again(drawn_at_once, monkeypatch):
     monkeypatch.setattr("fastpdr.training.batches.DRAWN_AT_ONCE", drawn_at_once)

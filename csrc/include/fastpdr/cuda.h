@@ -59,7 +59,7 @@ FASTPDR_API cudaError_t perplexity_search(const float* sqdist,         // [n, k]
                                           cudaStream_t stream);
 
 // sampling.h. The table is built on the host, once, by alias_table, and copied.
-FASTPDR_API cudaError_t sample_edges(const std::int64_t* table,  // [e, 2]
+FASTPDR_API cudaError_t sample_edges(const std::int64_t* table,  // [e]
                                      std::int64_t e, std::int64_t n_edges, std::int64_t seed, std::int64_t step,
                                      std::int64_t* edges,  // [n_edges]
                                      cudaStream_t stream);
@@ -96,53 +96,49 @@ constexpr std::int64_t kSubgraphStrayRow = -4;       // `rows` are not in [0, n)
 constexpr std::int64_t kSubgraphNoRoom = -5;         // more entries than `capacity`
 
 FASTPDR_API std::size_t subgraph_workspace(std::int64_t n);
-FASTPDR_API cudaError_t subgraph_count(const std::int64_t* indptr,   // [n + 1]
-                                       const std::int64_t* indices,  // [nnz]
-                                       const std::int64_t* rows,     // [b]
-                                       const std::int64_t* points,   // [] or null
+template <typename Index>
+FASTPDR_API cudaError_t subgraph_count(const Index* indptr,         // [n + 1]
+                                       const Index* indices,        // [nnz]
+                                       const std::int64_t* rows,    // [b]
+                                       const std::int64_t* points,  // [] or null
                                        std::int64_t n, std::int64_t nnz, std::int64_t b, std::int64_t capacity,
                                        void* workspace,           // kept for subgraph_fill
                                        std::int64_t* indptr_out,  // [b + 1]
                                        std::int64_t* entries,     // []
                                        cudaStream_t stream);
-FASTPDR_API cudaError_t subgraph_fill(const std::int64_t* indptr,   // [n + 1]
-                                      const std::int64_t* indices,  // [nnz]
-                                      const float* values,          // [nnz]
-                                      const std::int64_t* rows,     // [b]
+template <typename Index, typename T>
+FASTPDR_API cudaError_t subgraph_fill(const Index* indptr,       // [n + 1]
+                                      const Index* indices,      // [nnz]
+                                      const T* values,           // [nnz]
+                                      const std::int64_t* rows,  // [b]
                                       std::int64_t n, std::int64_t nnz, std::int64_t b, const void* workspace,
                                       const std::int64_t* indptr_out,  // [b + 1]
                                       std::int64_t* indices_out,       // [indptr_out[b]] or more
-                                      float* values_out,               // [indptr_out[b]] or more
+                                      T* values_out,                   // [indptr_out[b]] or more
                                       cudaStream_t stream);
-FASTPDR_API cudaError_t subgraph_fill(const std::int64_t* indptr, const std::int64_t* indices, const double* values,
-                                      const std::int64_t* rows, std::int64_t n, std::int64_t nnz, std::int64_t b,
-                                      const void* workspace, const std::int64_t* indptr_out, std::int64_t* indices_out,
-                                      double* values_out, cudaStream_t stream);
 
-// symmetrize.h, in two steps like subgraph: the first finds `indptr_out` and the number of entries, or, as `entries`,
-// what is wrong with the smallest row that is; `indptr_out` is then that of an empty matrix. A caller who does not read
-// the number gives room for 2 n k entries. The workspace holds 16 bytes for each of the n k neighbours and 16 for each
-// row; k <= 2^32.
+// symmetrize.h, in two steps like subgraph: the first finds `ends`, where the rows of the result end, and the number of
+// entries, or, as `entries`, what is wrong with the smallest row that is; `ends` is then that of an empty matrix. A
+// caller who does not read the number gives room for 2 n k entries. The second writes indptr and indices of 32 bits
+// where these are wanted and enough. The workspace holds 16 bytes for each of the n k neighbours and 16 for each row;
+// k <= 2^32.
 FASTPDR_API std::size_t symmetrize_workspace(std::int64_t n, std::int64_t k);
+template <typename T>
 FASTPDR_API cudaError_t symmetrize_count(const std::int64_t* indices,  // [n, k]
-                                         const float* values,          // [n, k]
+                                         const T* values,              // [n, k]
                                          std::int64_t n, std::int64_t k, double sum_factor, double product_factor,
-                                         void* workspace,           // kept for symmetrize_fill
-                                         std::int64_t* indptr_out,  // [n + 1]
-                                         std::int64_t* entries,     // []
+                                         void* workspace,        // kept for symmetrize_fill
+                                         std::int64_t* ends,     // [n + 1]
+                                         std::int64_t* entries,  // []
                                          cudaStream_t stream);
-FASTPDR_API cudaError_t symmetrize_fill(const float* values,  // [n, k]
+template <typename Index, typename T>
+FASTPDR_API cudaError_t symmetrize_fill(const T* values,  // [n, k]
                                         std::int64_t n, std::int64_t k, double sum_factor, double product_factor,
                                         const void* workspace,
-                                        const std::int64_t* indptr_out,  // [n + 1]
-                                        std::int64_t* indices_out,       // [indptr_out[n]] or more
-                                        float* values_out,               // [indptr_out[n]] or more
+                                        const std::int64_t* ends,  // [n + 1]
+                                        Index* indptr_out,         // [n + 1]
+                                        Index* indices_out,        // [ends[n]] or more
+                                        T* values_out,             // [ends[n]] or more
                                         cudaStream_t stream);
-FASTPDR_API cudaError_t symmetrize_count(const std::int64_t* indices, const double* values, std::int64_t n,
-                                         std::int64_t k, double sum_factor, double product_factor, void* workspace,
-                                         std::int64_t* indptr_out, std::int64_t* entries, cudaStream_t stream);
-FASTPDR_API cudaError_t symmetrize_fill(const double* values, std::int64_t n, std::int64_t k, double sum_factor,
-                                        double product_factor, const void* workspace, const std::int64_t* indptr_out,
-                                        std::int64_t* indices_out, double* values_out, cudaStream_t stream);
 
 }  // namespace fastpdr::cuda

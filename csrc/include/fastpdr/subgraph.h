@@ -16,17 +16,16 @@ constexpr std::int64_t kSubgraphRepeatedRow = -1;                       // `rows
 constexpr std::int64_t kSubgraphStrayColumn = -2;                       // a column of these rows is not in [0, n)
 
 // Entry (s, t) of the result is entry (rows[s], rows[t]) of the matrix; columns ascend within a row. Returns the number
-// of entries, or one of the two above. The outputs hold as many entries as the rows have in all.
-FASTPDR_API std::int64_t subgraph(const std::int64_t* indptr,   // [n + 1]
-                                  const std::int64_t* indices,  // [nnz]
-                                  const float* values,          // [nnz]
-                                  const std::int64_t* rows,     // [b], each in [0, n)
+// of entries, or one of the two above. The outputs hold as many entries as the rows have in all. Index is int32_t or
+// int64_t, T float or double.
+template <typename Index, typename T>
+FASTPDR_API std::int64_t subgraph(const Index* indptr,       // [n + 1]
+                                  const Index* indices,      // [nnz]
+                                  const T* values,           // [nnz]
+                                  const std::int64_t* rows,  // [b], each in [0, n)
                                   std::int64_t n, std::int64_t b,
                                   std::int64_t* indptr_out,   // [b + 1]
                                   std::int64_t* indices_out,  // [sum of the rows' entries]
-                                  float* values_out);         // [sum of the rows' entries]
-FASTPDR_API std::int64_t subgraph(const std::int64_t* indptr, const std::int64_t* indices, const double* values,
-                                  const std::int64_t* rows, std::int64_t n, std::int64_t b, std::int64_t* indptr_out,
-                                  std::int64_t* indices_out, double* values_out);
+                                  T* values_out);             // [sum of the rows' entries]
 
 }  // namespace fastpdr

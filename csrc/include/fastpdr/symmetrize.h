@@ -18,11 +18,12 @@ constexpr std::int64_t kSymmetrizeStrayIndex = -1;                        // an 
 constexpr std::int64_t kSymmetrizeOwnIndex = -2;                          // a row names itself
 constexpr std::int64_t kSymmetrizeRepeatedIndex = -3;                     // a row names another twice
 
-// In two steps, because the size of the result is known only after the first. T is float or double.
+// In two steps, because the size of the result is known only after the first. T is float or double. Between them it
+// holds A^T, 4 bytes and a value for each neighbour, and reads the input again.
 template <typename T>
 class FASTPDR_API Symmetrization {
  public:
-  // An index of -1 or a value of 0 is no neighbour.
+  // An index of -1 or a value of 0 is no neighbour. The input must outlive the last write().
   Symmetrization(const std::int64_t* indices,  // [n, k]
                  const T* values,              // [n, k]
                  std::int64_t n,               // <= kSymmetrizeMaxRows
@@ -31,24 +32,25 @@ class FASTPDR_API Symmetrization {
   // Entries of the result, those equal to 0 left out; or one of the three above.
   std::int64_t entries() const { return entries_; }
 
-  // Columns ascend within a row.
-  void write(std::int64_t* indptr,   // [n + 1]
-             std::int64_t* indices,  // [entries]
-             T* values) const;       // [entries]
+  // Columns ascend within a row. Index is int32_t, where n and the entries are less than 2^31, or int64_t.
+  template <typename Index>
+  void write(Index* indptr,     // [n + 1]
+             Index* indices,    // [entries]
+             T* values) const;  // [entries]
 
  private:
   struct Entry {
     std::int32_t column;  // n behind the last entry of a row
     T value;
   };
+  class Row;
 
-  std::int64_t sort_row(const std::int64_t* indices, const T* values, std::int64_t row);
-  void transpose(std::int64_t* counts, std::int64_t chunks, std::int64_t chunk_rows);
-  std::int64_t merge_row(std::int64_t row, std::int64_t* indices, T* values) const;
+  void transpose(std::uint32_t* counts, std::int64_t chunks, std::int64_t chunk_rows);
 
+  const std::int64_t* indices_;  // [n, k]
+  const T* values_;              // [n, k]
   std::int64_t n_, k_, entries_ = 0;
   double sum_factor_, product_factor_;
-  std::unique_ptr<Entry[]> own_;                    // [n, k + 1], rows of A, ascending
   std::unique_ptr<Entry[]> transposed_;             // [neighbours + n], rows of A^T, ascending
   std::unique_ptr<std::int64_t[]> begin_, indptr_;  // [n + 1] of transposed_, [n + 1] of the result
 };

@@ -49,7 +49,8 @@ bool graphs_are_right() {
   const std::int64_t neighbors[3] = {1, 2, -1};
   const float lengths[3] = {1.0f, 3.0f, 0.0f};
   const fastpdr::Symmetrization<float> both(neighbors, lengths, 3, 1, 1.0, 0.0);
-  std::int64_t indptr[4], indices[4], table[8], drawn[16];
+  std::int32_t indptr[4], indices[4];  // 32 bits are enough for so few
+  std::int64_t table[4], drawn[16];
   float values[4];
   if (both.entries() != 4) return false;
   both.write(indptr, indices, values);
