@@ -11,6 +11,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -19,23 +20,27 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Hidden, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from fastpdr._progress import LOG, phase
+from fastpdr.data import Rows, TensorRows, widened
 from fastpdr.estimators.graphs import fitting_graph, given_graph
+from fastpdr.estimators.inputs import require_finite, validated
+from fastpdr.estimators.plan import plan_of, whole_bytes
 from fastpdr.estimators.presets import Level, Preset, level_of
 from fastpdr.estimators.resolve import (
-    ROWS_AT_ONCE,
-    as_tensor,
     draw_seed,
     explained_memory,
+    first_rows,
     forked_generators,
     home_of,
     measure_noise,
     place,
+    prepared,
     principal_components,
     projection_of,
+    reduced,
     require_width,
     resolve_device,
     use_bfloat16,
@@ -52,33 +57,29 @@ from fastpdr.training.encoder import ACTIVATIONS, Reduction
 from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import Objective
 from fastpdr.training.ranks import current, watched
+from fastpdr.training.rows import AsFloat32, Source
 
 HIDDEN_DIMS = (512, 512, 256, 128)
 CHECKPOINT_EVERY = 60.0  # seconds
-FULLY_SCORED_ROWS, SCORED_ROWS = 10_000, 2_000
+FULLY_SCORED_ROWS, SCORED_ROWS, DRAWN_ROWS = 10_000, 2_000, 20_000
 
 
 @dataclass(frozen=True)
 class Fit:
     """What the parts of one fit are made from."""
 
-    X: NDArray[Any]  # [n, d] as validated
+    X: Rows  # [n, d] as validated
     device: torch.device  # that trains
-    raw: torch.Tensor  # X there; it and all rows here are on the host where they do not fit
+    raw: torch.Tensor | Rows  # X there, in floating point and in one piece, or as it stands
     scaling: InputScaling  # of the built-in encoder
-    rows: torch.Tensor  # [n, d] float32, scaled so
-    inputs: torch.Tensor  # [n, ...] float32, what the encoder to train reads: raw, the rows, or their components
-    measured: torch.Tensor  # [n, ...] float32, where distances are those of the rows: they, or their components
+    rows: Source  # [n, d] float32, scaled so
+    inputs: Source  # [n, ...] float32, what the encoder to train reads: raw, the rows, or their components
+    measured: Source  # [n, ...] float32, where distances are those of the rows: they, or their components
     y: Any  # what the user gave, or None
     landmarks: Any  # likewise
     resumed: bool  # whether the map that there is is trained on
     seed: int
     generator: torch.Generator  # where the rows are
-
-    @property
-    def searched(self) -> Any:
-        """X for a search of neighbours: on a GPU where it is there anyway."""
-        return self.raw if self.raw.is_cuda else self.X
 
 
 class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -113,6 +114,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         "n_jobs": [Integral, None],
         "random_state": ["random_state", Hidden(np.random.Generator)],
         "callbacks": [list, tuple, None],
+        "memory_limit": [Interval(Integral, 1, None, closed="left"), str, None],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "checkpoint_dir": [str, os.PathLike, None],
         "checkpoint_every": [Interval(Real, 0, None, closed="left")],
@@ -152,6 +154,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     random_state: Any
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None
     # A subclass that has its own signature need not have these.
+    memory_limit: int | str | None = None
     max_time: float | None = None
     checkpoint_dir: str | os.PathLike[str] | None = None
     checkpoint_every: float = CHECKPOINT_EVERY
@@ -167,9 +170,12 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X : array-like, memory map, sparse matrix, tensor, data set, Shards or path, of shape (n, d)
             Rows of finite numbers of any numeric dtype, at least two. Scale the columns yourself where their units
-            differ; one common factor and the mean are taken care of.
+            differ; one common factor and the mean are taken care of. Rows that do not fit in memory as float32 are
+            read batch by batch: of a .npy file or a folder of such (by path, memory map or :class:`fastpdr.Shards`),
+            a SciPy CSR matrix, an array of small numbers, a PyTorch tensor, or a data set of PyTorch with ``len()`` and
+            ``__getitems__``, whose items are rows or tuples that begin with one.
         y : ignored
 
         Returns
@@ -182,8 +188,11 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             If a parameter or X is not as documented; before any training.
         FloatingPointError
             If the loss stops being finite.
+        MemoryError
+            If the fit would take more memory than there is, or than ``memory_limit``; before any training.
         OSError
-            If ``checkpoint_dir`` cannot be written to; FileNotFoundError if there is nothing to resume.
+            If a file cannot be read, or ``checkpoint_dir`` cannot be written to; FileNotFoundError if there is nothing
+            to resume.
         """
         return self._learn(X)
 
@@ -194,25 +203,30 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """Run a fit; from the encoder `start`, if there is one."""
         begin = time.perf_counter()
         self._validate_params()
-        data = self._validated(X, ensure_min_samples=2, reset=start is None)
+        data, name = validated(self, X, minimum=2, reset=start is None), type(self).__name__
         device, ranks = resolve_device(self.device), current()
-        require_same(data, ranks, type(self).__name__)
+        require_same(data, ranks, name)
+        (n, d), wide = data.shape, widened(data.block(0, 0)).itemsize
+        plan = plan_of(self, n, d, data.dtype, data.in_memory)
+        plan.require()
+        LOG.debug("%r", plan)
         checkpoints = open_checkpoints(self, data, y, landmarks, start, device, ranks)
         seed = draw_seed(self.random_state) if checkpoints is None or checkpoints.seed is None else checkpoints.seed
         seed = ranks.same(seed)
         if checkpoints is not None:
             checkpoints.seed = seed
-        home = home_of(data.nbytes + 2 * 4 * data.size, device)  # as given, scaled, and perhaps as components
-        if home != device:
-            LOG.info("%s: X stays in the host's memory, of which batches are copied ahead", type(self).__name__)
+        whole = plan.rows == "whole" and ranks.size == 1
+        home = home_of(whole_bytes(-(-n // ranks.size), d, wide), device) if plan.rows == "whole" else data.device
+        if home != device or plan.rows != "whole":
+            LOG.info("%s: X stays where it is; batches are made of it ahead of the training", name)
         advice = "take a smaller batch_size, narrower hidden_dims or another encoder, or device='cpu'"
-        with forked_generators(seed, device), explained_memory(type(self).__name__, data.shape, advice):
-            raw = as_tensor(data).to(home)
+        with forked_generators(seed, device), explained_memory(name, data.shape, advice):
             own = self.encoder is not None
+            raw = widened(data.block(0, len(data))).contiguous().to(home) if whole else data
             scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(home)
-            rows = torch.cat([scaling(part) for part in raw.split(ROWS_AT_ONCE)])
+            rows = prepared(raw, scaling)
             axes = ranks.same(projection_of(rows) if start is None and not own else None)
-            inputs = raw.float() if own else rows if axes is None else rows @ axes
+            inputs = prepared(raw, AsFloat32()) if own else rows if axes is None else reduced(rows, axes)
             encoder = self._make_encoder(scaling, inputs, start, device)
             ranks.alike(encoder)
             network = encoder if own else encoder[1]
@@ -237,8 +251,11 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             if target is not None and (checkpoints is None or checkpoints.found is None):
                 pretrain(network, inputs, target, settings, fit.generator)
                 ranks.alike(network)
-            whole = network if own else nn.Sequential(encoder[0], Reduction(axes).to(device), network)
-            state = self._run(network, fit, objective, settings, self._observer(whole), terms, checkpoints)
+            whole_network = network if own else nn.Sequential(encoder[0], Reduction(axes).to(device), network)
+            hold = home if plan.rows == "whole" else None
+            state = self._run(
+                network, fit, objective, settings, self._observer(whole_network), terms, checkpoints, hold
+            )
             if not own:
                 encoder[1].keep_outputs(self.n_components)
             if axes is not None:
@@ -247,7 +264,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self._keep(state, terms, fit)
         self._count("n_samples_seen_", len(data), fit.resumed)
         self._count("training_seconds_", time.perf_counter() - begin, fit.resumed)
-        with phase(f"{type(self).__name__}: placing {len(data)} rows"):
+        with phase(f"{name}: placing {len(data)} rows"):
             self.embedding_ = place_together(data, ranks, lambda part: self._place(part, self.encoder_))
         return self
 
@@ -274,15 +291,15 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
         Parameters
         ----------
-        X : array-like of shape (m, d)
-            Rows with the columns of the training data.
+        X : array-like, or anything else that :meth:`fit` takes, of shape (m, d)
+            Rows with the columns of the training data; read in blocks, so that only the result is in memory as a whole.
 
         Returns
         -------
         ndarray of shape (m, n_components), float32
         """
         check_is_fitted(self)
-        data = self._validated(X, reset=False)
+        data = validated(self, X, finite=False)
         with phase(f"{type(self).__name__}: placing {len(data)} rows"):
             return self._place(data, self.encoder_)
 
@@ -293,7 +310,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         ----------
         X : array-like of shape (m, d)
             At least three rows; placed and judged among themselves, with 12 neighbours or as many as m allows.
-            Beyond 10,000 rows 2,000 of them are judged.
+            Beyond 10,000 rows 2,000 of them are judged; of files, sparse matrices and data sets of more than 20,000
+            rows, so many are drawn first.
         y : ignored
 
         Returns
@@ -302,10 +320,14 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             From 0 to 1, 1 is best (:func:`fastpdr.metrics.trustworthiness`).
         """
         check_is_fitted(self)
-        data = self._validated(X, reset=False, ensure_min_samples=3)
+        data = validated(self, X, minimum=3, finite=False)
+        if not data.in_memory and len(data) > DRAWN_ROWS:
+            drawn = np.random.default_rng(0).choice(len(data), DRAWN_ROWS, replace=False)
+            data = TensorRows(data.take(torch.from_numpy(np.sort(drawn))))
         sample = SCORED_ROWS if len(data) > FULLY_SCORED_ROWS else None
+        judged = widened(data.block(0, len(data))).cpu().numpy()
         return trustworthiness(
-            data, self._place(data, self.encoder_), n_neighbors=min(12, (len(data) - 1) // 2), sample=sample
+            judged, self._place(data, self.encoder_), n_neighbors=min(12, (len(data) - 1) // 2), sample=sample
         )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -368,6 +390,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.input_tags.sparse = True
         return tags
 
     @property
@@ -377,6 +400,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     @abstractmethod
     def _make_objective(self, fit: Fit) -> Objective:
         """Say what a batch is compared with."""
+
+    @abstractmethod
+    def _compares_with_graph(self, n: int) -> bool:
+        """Whether a map of n rows is compared with one graph of similarities, not with those of each batch."""
 
     @abstractmethod
     def _count_neighbors(self, n: int) -> int:
@@ -389,7 +416,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         if given is not None:
             return own_neighbors(fitting_graph(given, len(fit.X), k, name))
         return find_neighbors(
-            fit.searched,
+            fit.raw,
             k,
             metric=self.metric,
             n_jobs=self.n_jobs,
@@ -428,12 +455,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """The estimator that a saved folder describes: one that ``load`` knows."""
         return self
 
-    def _validated(self, X: ArrayLike, **checks: Any) -> NDArray[Any]:
-        """X as finite float32 or float64 in rows one after another, checked as scikit-learn does."""
-        return np.ascontiguousarray(validate_data(self, X, dtype=_dtypes(X), **checks))
-
     def _make_encoder(
-        self, scaling: InputScaling, inputs: torch.Tensor, start: nn.Module | None, device: torch.device
+        self, scaling: InputScaling, inputs: Source, start: nn.Module | None, device: torch.device
     ) -> Any:
         """The network to train, on the device, which without its scaling reads the inputs."""
         if start is not None:
@@ -445,7 +468,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             n_outputs = self.n_components + self.extra_components
             return build_encoder(scaling, n_outputs, widths, self.activation, inputs.shape[1]).to(device)
         encoder = copy.deepcopy(self.encoder).to(device)
-        require_width("encoder", encoder, inputs[:2].to(device), self.n_components, type(self).__name__)
+        require_width("encoder", encoder, first_rows(inputs, 2).to(device), self.n_components, type(self).__name__)
         return encoder
 
     def _make_settings(self, fit: Fit, objective: Objective, unit: float) -> TrainingSettings:
@@ -475,7 +498,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """Rows of a batch."""
         return self.batch_size or self._level(n).batch_size
 
-    def _initial_map(self, rows: torch.Tensor) -> torch.Tensor | None:
+    def _initial_map(self, rows: Source) -> torch.Tensor | None:
         """What the encoder is taught before the training: nothing, principal components, or the user's map."""
         n, name = len(rows), type(self).__name__
         if isinstance(self.init, str):
@@ -496,20 +519,21 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         transform: Callable[[ArrayLike], NDArray[np.float32]],
         terms: Sequence[nn.Module],
         checkpoints: Checkpoints | None,
+        hold: torch.device | None,
     ) -> TrainingState:
         ranks = current()
-        callbacks: list[Callback | Callable[[TrainingState], bool | None]] = list(self.callbacks or ())
+        watches = ranks.rank == 0
+        callbacks: list[Callback | Callable[[TrainingState], bool | None]] = list(self.callbacks or ()) * watches
         if self.early_stopping_patience is not None:
             callbacks.append(EarlyStopping(self.early_stopping_patience, self.early_stopping_min_delta))
-        if self.verbose and ranks.rank == 0:
+        if self.verbose and watches:
             callbacks.insert(0, ProgressBar(settings.n_epochs, type(self).__name__))
         LOG.debug("%s", settings)
         name, length = type(self).__name__, f"at most {settings.n_epochs} epochs of {objective.per_epoch} steps"
         try:
             with phase(f"{name}: training on {fit.device}, {length}"):
-                watchers = callbacks if ranks.rank == 0 else []
-                watched_by = (transform, watchers, terms, checkpoints)
-                return train(network, fit.inputs, objective, settings, fit.generator, *watched_by, ranks)
+                others = (transform, callbacks, terms, checkpoints, ranks, hold)
+                return train(network, fit.inputs, objective, settings, fit.generator, *others)
         finally:
             close_callbacks(callbacks)
 
@@ -518,20 +542,20 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
         def transform(X: ArrayLike) -> NDArray[np.float32]:
             try:
-                return self._place(self._validated(X, reset=False), network)
+                return self._place(validated(self, X, finite=False), network)
             finally:
                 network.train()
 
         return transform
 
-    def _place(self, X: NDArray[Any], network: nn.Module) -> NDArray[np.float32]:
+    def _place(self, X: Rows, network: nn.Module) -> NDArray[np.float32]:
         advice = "pass fewer rows at a time, or fit with device='cpu'"
         with explained_memory(type(self).__name__, X.shape, advice):
-            return place(network, X, self.n_components, exact=self.encoder is None, verbose=bool(self.verbose))
-
-
-def _dtypes(X: object) -> list[type]:
-    """float32 and float64 stay; small types become float32, which holds them exactly, others float64."""
-    dtype = getattr(X, "dtype", None)
-    small = isinstance(dtype, np.dtype) and dtype.itemsize <= 2
-    return [np.float32, np.float64] if small else [np.float64, np.float32]
+            return place(
+                network,
+                X,
+                self.n_components,
+                exact=self.encoder is None,
+                verbose=bool(self.verbose),
+                check=None if X.in_memory else partial(require_finite, self),
+            )

@@ -50,7 +50,7 @@ class ParametricLargeVis(NeighborEmbedding):
         As in :class:`fastpdr.ParametricTSNE`.
     init, precision, device, random_state, callbacks, verbose
         As in :class:`fastpdr.ParametricTSNE`.
-    max_time, checkpoint_dir, checkpoint_every, resume
+    memory_limit, max_time, checkpoint_dir, checkpoint_every, resume
         As in :class:`fastpdr.ParametricTSNE`.
 
     Attributes
@@ -110,6 +110,7 @@ class ParametricLargeVis(NeighborEmbedding):
         random_state: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        memory_limit: int | str | None = None,
         max_time: float | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: float = CHECKPOINT_EVERY,

@@ -61,8 +61,9 @@ class NeighborEmbedding(ParametricEmbedding):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Rows of finite numbers of any numeric dtype, at least two.
+        X : array-like, memory map, sparse matrix, tensor, data set, Shards or path, of shape (n, d)
+            Rows of finite numbers of any numeric dtype, at least two; as for :meth:`fastpdr.ParametricTSNE.fit`, those
+            that do not fit in memory as float32 are read batch by batch.
         y : array-like of shape (n,), optional
             What is known of the rows draws like ones together: labels, -1 where there is none.
         landmark_positions : array-like of shape (n, n_components), optional
@@ -78,6 +79,8 @@ class NeighborEmbedding(ParametricEmbedding):
             If a parameter or an argument is not as documented; before any training.
         FloatingPointError
             If the loss stops being finite.
+        MemoryError
+            If the fit would take more memory than there is, or than ``memory_limit``; before any training.
         """
         return self._learn(X, y, landmark_positions)
 
@@ -143,6 +146,9 @@ class NeighborEmbedding(ParametricEmbedding):
             )
         compare = self.landmark_loss_fn or mean_distance
         return [Landmarks(torch.from_numpy(positions).to(fit.device), compare, self.landmark_loss_weight)]
+
+    def _compares_with_graph(self, n: int) -> bool:
+        return True
 
     def _automatic_epochs(self, per_epoch: int, n: int) -> int:
         return max(1, round(self._level(n).steps / per_epoch))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
@@ -17,40 +16,52 @@ from torch import nn
 
 from fastpdr._precision import full_float32
 from fastpdr._progress import progress
+from fastpdr.data import Rows, widened
 from fastpdr.graph import KNNGraph
+from fastpdr.training.encoder import Reduction
+from fastpdr.training.rows import AsFloat32, PreparedRows, Source, gathered
 
 DEVICE_SHARE = 0.6  # of a GPU's free memory that rows may take; the rest is for the graph, the network and a batch
 ROWS_AT_ONCE = 8192  # that a network is run on
+PLACED_ELEMENTS = 2**24  # of rows from elsewhere than memory
 AXES_ENTRIES = 2**25  # of the rows that principal axes are taken from
 WIDE, PROJECTED_WIDTH, KEPT_VARIANCE = 200, 100, 0.85
 
 
-def as_tensor(array: NDArray[Any]) -> torch.Tensor:
-    """The array's own memory as a tensor, which nobody writes to: PyTorch's warning about read-only data is moot."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
-
-
 def place(
-    network: nn.Module, X: NDArray[Any], width: int, *, exact: bool = False, verbose: bool = False
+    network: nn.Module,
+    X: Rows,
+    width: int,
+    *,
+    exact: bool = False,
+    verbose: bool = False,
+    check: Callable[[torch.Tensor], None] | None = None,
 ) -> NDArray[np.float32]:
     """Run a trained network over rows ``[m, ...]`` in blocks; ``exact`` hands float64 on instead of float32.
 
-    Never in TF32 or bf16: a row's place shall depend on the row, not on the GPU.
+    A check sees every block first. Never in TF32 or bf16: a row's place shall depend on the row, not on the GPU.
     """
     parameter = next(network.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
     network.eval()
     result = np.empty((len(X), width), dtype=np.float32)
+    size = placed_at_once(X)
     bar = progress("placing", len(X), shown=verbose)
     with bar, torch.inference_mode(), torch.autocast(device.type, enabled=False), full_float32():
-        for begin in range(0, len(X), ROWS_AT_ONCE):
-            part = as_tensor(X[begin : begin + ROWS_AT_ONCE]).to(device)
-            part = part if exact else part.float()
-            result[begin : begin + ROWS_AT_ONCE] = network(part)[:, :width].float().cpu().numpy()
+        for begin in range(0, len(X), size):
+            stored = X.block(begin, min(len(X), begin + size))
+            if check is not None:
+                check(stored)
+            part = stored.to(device)
+            part = widened(part) if exact else part.float()
+            result[begin : begin + size] = network(part)[:, :width].float().cpu().numpy()
             bar.update(len(part))
     return result
+
+
+def placed_at_once(X: Rows) -> int:
+    """Rows of a block that a network is run on."""
+    return ROWS_AT_ONCE if X.in_memory else max(1, min(ROWS_AT_ONCE, PLACED_ELEMENTS // math.prod(X.shape[1:])))
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -116,14 +127,39 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
     return False
 
 
-def measure_noise(rows: torch.Tensor, generator: torch.Generator) -> float:
+def prepared(raw: torch.Tensor | Rows, prepare: nn.Module) -> Source:
+    """Rows as float32, made by a module of raw ones: at once of those in one piece, else as they are asked for."""
+    if isinstance(raw, Rows):
+        return PreparedRows(raw, prepare)
+    if raw.dtype == torch.float32 and isinstance(prepare, AsFloat32):
+        return raw
+    result = torch.empty(raw.shape, device=raw.device)
+    for begin in range(0, len(raw), ROWS_AT_ONCE):
+        result[begin : begin + ROWS_AT_ONCE] = prepare(raw[begin : begin + ROWS_AT_ONCE])
+    return result
+
+
+def reduced(rows: Source, axes: torch.Tensor) -> Source:
+    """``rows @ axes``."""
+    if isinstance(rows, torch.Tensor):
+        return rows @ axes
+    return PreparedRows(rows.raw, nn.Sequential(rows.module, Reduction(axes)))
+
+
+def first_rows(rows: Source, count: int) -> torch.Tensor:
+    """The first rows, at most so many."""
+    return gathered(rows, torch.arange(min(count, len(rows)), device=rows.device))
+
+
+def measure_noise(rows: Source, generator: torch.Generator) -> float:
     """Deviation per coordinate that moves a row by the median distance to its nearest neighbour.
 
-    Measured between up to 512 rows and up to 20,000 others.
+    Measured between up to 512 rows and up to 20,000 others; fewer of very wide ones that are not at hand.
     """
     n, d = rows.shape
     order = torch.randperm(n, generator=generator, device=rows.device)
-    others = rows[order[:20_000]]
+    most = 20_000 if isinstance(rows, torch.Tensor) else min(20_000, max(2_000, AXES_ENTRIES // d))
+    others = gathered(rows, order[:most])
     anchors = others[:512]
     square = others.square().sum(1)
     sqdist = torch.addmm(square[None, :], anchors, others.T, alpha=-2) + square[: len(anchors), None]
@@ -138,27 +174,39 @@ def near_rows(graph: KNNGraph, count: int) -> torch.Tensor:
     return torch.where(indices < 0, graph.first + torch.arange(len(indices))[:, None], indices)
 
 
-def principal_axes(rows: torch.Tensor, count: int) -> torch.Tensor:
+def every_so_many(rows: Source, most: int) -> torch.Tensor:
+    """At most so many of the rows, evenly spaced."""
+    step = math.ceil(len(rows) / most)
+    if isinstance(rows, torch.Tensor):
+        return rows[::step]
+    return rows.take(torch.arange(0, len(rows), step, device=rows.device))
+
+
+def principal_axes(rows: Source, count: int) -> torch.Tensor:
     """First principal axes ``[d, q]`` of rows ``[n, d]``, orthonormal, q <= count as the shape of the rows allows.
 
     From up to 20,000 rows, fewer of very wide ones; randomised (Halko, Martinsson & Tropp 2011).
     """
-    n, d = rows.shape
-    sample = rows[:: math.ceil(n / min(20_000, max(2_000, AXES_ENTRIES // d)))]
+    sample = every_so_many(rows, min(20_000, max(2_000, AXES_ENTRIES // rows.shape[1])))
     centred = sample - sample.mean(0)
     q = min(count, *centred.shape)
     _, _, v = torch.svd_lowrank(centred, q=min(q + 6, *centred.shape))
     return v[:, :q]
 
 
-def principal_components(rows: torch.Tensor, count: int) -> torch.Tensor:
+def principal_components(rows: Source, count: int) -> torch.Tensor:
     """First principal components ``[n, count]``, the largest with deviation 1; zeros where the data has no more."""
-    scores = (rows - rows.mean(0)) @ principal_axes(rows, count)
+    axes = principal_axes(rows, count)
+    if isinstance(rows, torch.Tensor):
+        scores = (rows - rows.mean(0)) @ axes
+    else:
+        mean = torch.stack([block.double().sum(0) for _, _, block in rows.blocks()]).sum(0) / len(rows)
+        scores = torch.cat([(block - mean.float()) @ axes for _, _, block in rows.blocks()])
     scores = scores / scores[:, 0].std().clamp_min(1e-12)
     return torch.nn.functional.pad(scores, (0, count - scores.shape[1]))
 
 
-def projection_of(rows: torch.Tensor) -> torch.Tensor | None:
+def projection_of(rows: Source) -> torch.Tensor | None:
     """Principal axes ``[d, 100]`` that stand in for wide rows ``[n, d]`` while a network is trained; None for others.
 
     A linear layer on the rows can be had from one on their components, for a third less arithmetic in the network;
@@ -167,7 +215,7 @@ def projection_of(rows: torch.Tensor) -> torch.Tensor | None:
     if rows.shape[1] <= WIDE or len(rows) <= PROJECTED_WIDTH:
         return None
     axes = principal_axes(rows, PROJECTED_WIDTH)
-    sample = rows[:: math.ceil(len(rows) / 2_000)]
+    sample = every_so_many(rows, 2_000)
     sample = sample - sample.mean(0)
     kept = (sample @ axes).square().sum() / sample.square().sum()
     return axes if float(kept) >= KEPT_VARIANCE else None

@@ -9,13 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastpdr.data import Rows
 from fastpdr.estimators.saving import json_parameters
 from fastpdr.graph import KNNGraph
 from fastpdr.training.checkpoints import Checkpoints, digest
 from fastpdr.training.ranks import Ranks
 
 # Where a training runs, who watches it and how long it may take change no map, or are the user's to change.
-FREE = {"callbacks", "checkpoint_dir", "checkpoint_every", "device", "max_time", "n_jobs", "resume", "verbose"}
+FREE = {
+    *("callbacks", "checkpoint_dir", "checkpoint_every", "device", "max_time", "memory_limit", "n_jobs", "resume"),
+    "verbose",
+}
 LONG = 200  # characters of a value that is rather hashed than shown
 
 
@@ -61,4 +65,4 @@ def mark(value: Any) -> Any:
         return [mark(part) for part in value]
     if isinstance(value, np.random.Generator | np.random.RandomState):
         return type(value).__name__
-    return digest(value if isinstance(value, torch.Tensor) else np.asarray(value))
+    return digest(value if isinstance(value, torch.Tensor | Rows) else np.asarray(value))

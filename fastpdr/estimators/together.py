@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from fastpdr._sparse import scipy_csr
-from fastpdr.estimators.resolve import ROWS_AT_ONCE
+from fastpdr.data import Rows
+from fastpdr.estimators.resolve import placed_at_once
 from fastpdr.graph import KNNGraph
 from fastpdr.graph.sharded import NeighborShard, own_rows, whole
 from fastpdr.training.checkpoints import digest
@@ -23,9 +24,33 @@ from fastpdr.training.ranks import Ranks, current
 COMPARED_ROWS = 1000
 
 
-def require_same(X: NDArray[Any], ranks: Ranks, name: str) -> None:
+class Part(Rows):
+    """Rows begin .. end - 1 of others."""
+
+    def __init__(self, X: Rows, begin: int, end: int) -> None:
+        self.X, self.begin, self.dtype, self.device = X, begin, X.dtype, X.device
+        self.shape = (end - begin, *X.shape[1:])
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all are."""
+        return self.X.in_memory
+
+    def block(self, begin: int, end: int) -> torch.Tensor:
+        """Rows begin .. end - 1 of the part."""
+        return self.X.block(self.begin + begin, self.begin + end)
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of these numbers in the part."""
+        return self.X.take(self.begin + rows)
+
+
+def require_same(X: Rows, ranks: Ranks, name: str) -> None:
     """Refuse rows that are not those of rank 0, as far as a thousand of them tell."""
-    own = [str(X.dtype), list(X.shape), digest(np.ascontiguousarray(X[:: max(1, len(X) // COMPARED_ROWS)]))]
+    if ranks.size == 1:
+        return
+    sample = X.take(torch.arange(0, len(X), max(1, len(X) // COMPARED_ROWS)))
+    own = [str(X.dtype), list(X.shape), digest(sample)]
     first = ranks.same(own)
     if any(ranks.largest(float(own != first))):
         raise ValueError(
@@ -63,11 +88,10 @@ def whole_graph(graph: torch.Tensor) -> Any:
     return None if every is None else scipy_csr(every)
 
 
-def place_together(
-    X: NDArray[Any], ranks: Ranks, place: Callable[[NDArray[Any]], NDArray[np.float32]]
-) -> NDArray[np.float32]:
+def place_together(X: Rows, ranks: Ranks, place: Callable[[Rows], NDArray[np.float32]]) -> NDArray[np.float32]:
     """Place rows on all ranks, each as many of the blocks in which one process would, so that the bits are the same."""
     if ranks.size == 1:
         return place(X)
-    begin, end = (ROWS_AT_ONCE * block for block in ranks.shard(-(-len(X) // ROWS_AT_ONCE)))
-    return torch.cat(ranks.gather(torch.from_numpy(place(X[begin:end])), "placed")).numpy()
+    size = placed_at_once(X)
+    begin, end = (min(len(X), size * block) for block in ranks.shard(-(-len(X) // size)))
+    return torch.cat(ranks.gather(torch.from_numpy(place(Part(X, begin, end))), "placed")).numpy()

@@ -83,6 +83,9 @@ class TSNE(ParametricEmbedding):
             batches = edge_batches(p, batch_size, math.ceil(n / batch_size), fit.seed, current())
         return NeighborTSNE(p.to(fit.device), self.dof, batches)
 
+    def _compares_with_graph(self, n: int) -> bool:
+        return self._affinity(n) == "knn"
+
     def _count_neighbors(self, n: int) -> int:
         if self._affinity(n) == "batch":
             return min(n - 1, presets.NEIGHBORS) if self._neighbor_noise(n) > 0 else 0
@@ -181,6 +184,10 @@ class ParametricTSNE(TSNE):
     callbacks : list, optional
         Functions of a :class:`fastpdr.training.TrainingState`, or objects with ``on_epoch_end``; called after each
         epoch. A true result stops the training. :mod:`fastpdr.tracking` has some.
+    memory_limit : int or str, optional
+        Bytes of the host's memory that a fit may take beside the rows that it is given, or a size as "8GB". Where rows
+        do not fit as float32, they are read batch by batch; where that does not fit either, fit says so before it
+        starts (:func:`fastpdr.plan`). None: nine tenths of what the machine, or the container, has free.
     max_time : float, optional
         Seconds that the training may take, after the search for neighbours. Where its epochs take longer, the
         schedules of the learning rate and of the extra components are shortened to end in time; the map then depends
@@ -264,6 +271,7 @@ class ParametricTSNE(TSNE):
         precomputed_knn: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        memory_limit: int | str | None = None,
         max_time: float | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: float = CHECKPOINT_EVERY,
@@ -339,6 +347,7 @@ class MultiscaleParametricTSNE(TSNE):
         precomputed_knn: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        memory_limit: int | str | None = None,
         max_time: float | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: float = CHECKPOINT_EVERY,

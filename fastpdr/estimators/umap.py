@@ -17,15 +17,17 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
+from fastpdr.data import TensorRows
 from fastpdr.estimators.base import CHECKPOINT_EVERY, HIDDEN_DIMS, Fit
 from fastpdr.estimators.neighbors import FEW_ROWS, NeighborEmbedding, require_targets
-from fastpdr.estimators.resolve import place, require_width
+from fastpdr.estimators.resolve import place, prepared, require_width
 from fastpdr.estimators.together import on_whole
 from fastpdr.graph import KNNGraph, continuous_intersection, fuzzy_set
 from fastpdr.training import TrainingState, build_decoder
 from fastpdr.training.callbacks import Callback
 from fastpdr.training.encoder import OutputScaling
 from fastpdr.training.objectives import Curve, curve_of
+from fastpdr.training.rows import AsFloat32
 from fastpdr.training.terms import GlobalCorrelation, Reconstruction
 
 CONTINUOUS = ("euclidean", "l2")
@@ -109,7 +111,7 @@ class ParametricUMAP(NeighborEmbedding):
         As in :class:`fastpdr.ParametricTSNE`.
     input_noise, neighbor_noise, preset, init, precision, device, random_state, callbacks, verbose
         As in :class:`fastpdr.ParametricTSNE`.
-    max_time, checkpoint_dir, checkpoint_every, resume
+    memory_limit, max_time, checkpoint_dir, checkpoint_every, resume
         As in :class:`fastpdr.ParametricTSNE`.
 
     Attributes
@@ -217,6 +219,7 @@ class ParametricUMAP(NeighborEmbedding):
         random_state: Any = None,
         n_jobs: int | None = None,
         callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] | None = None,
+        memory_limit: int | str | None = None,
         max_time: float | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: float = CHECKPOINT_EVERY,
@@ -255,7 +258,7 @@ class ParametricUMAP(NeighborEmbedding):
             raise ValueError(
                 f"{type(self).__name__}: Z must have the {self.n_components} columns of the map, got {places.shape[1]}"
             )
-        return place(decoder, places, self.n_features_in_, verbose=bool(self.verbose))
+        return place(decoder, TensorRows(torch.from_numpy(places)), self.n_features_in_, verbose=bool(self.verbose))
 
     def _count_neighbors(self, n: int) -> int:
         if self.n_neighbors > n:
@@ -305,7 +308,7 @@ class ParametricUMAP(NeighborEmbedding):
         require_width("decoder", decoder, torch.zeros(2, self.n_components, device=fit.device), d, type(self).__name__)
         return Reconstruction(
             decoder[0] if built_in else decoder,
-            fit.rows if built_in else fit.raw.float(),
+            fit.rows if built_in else prepared(fit.raw, AsFloat32()),
             self.parametric_reconstruction_loss_fcn or nn.functional.mse_loss,
             self.parametric_reconstruction_loss_weight,
             self.autoencoder_loss,

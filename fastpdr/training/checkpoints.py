@@ -28,6 +28,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from fastpdr._files import written_aside
+from fastpdr.data import Rows, widened
 from fastpdr.training.callbacks import Callback, TrainingState
 from fastpdr.training.ranks import Ranks
 from fastpdr.training.signals import Signals
@@ -337,10 +338,16 @@ def checksum(tensors: dict[str, torch.Tensor], text: str) -> int:
     return total
 
 
-def digest(*arrays: torch.Tensor | NDArray[Any]) -> str:
-    """A hash of arrays, their shapes and types."""
+def digest(*arrays: torch.Tensor | NDArray[Any] | Rows) -> str:
+    """A hash of arrays, their shapes and types; rows are as an array of them in floating point."""
     total = hashlib.sha256()
     for array in arrays:
+        if isinstance(array, Rows):
+            dtype = str(widened(array.block(0, 0)).dtype).removeprefix("torch.")
+            total.update(f"{dtype}{array.shape}".encode())
+            for _, _, block in array.blocks():
+                total.update(as_bytes(widened(block)))
+            continue
         total.update(f"{array.dtype}{tuple(array.shape)}".encode())
         total.update(as_bytes(array))
     return total.hexdigest()

@@ -6,11 +6,15 @@ row independent of the other rows of its batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import nn
+
+from fastpdr.data import Rows
+
+ROWS_AT_ONCE = 65_536
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
@@ -20,6 +24,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "tanh": nn.Tanh,
 }
+
+
+def _parts(x: torch.Tensor | Rows) -> Iterator[torch.Tensor]:
+    if isinstance(x, torch.Tensor):
+        return iter(x.split(ROWS_AT_ONCE))
+    return (block for _, _, block in x.blocks())
 
 
 class InputScaling(nn.Module):
@@ -42,8 +52,10 @@ class InputScaling(nn.Module):
         self.register_buffer("scale", scale)
 
     @classmethod
-    def fit(cls, x: torch.Tensor, block: int = 65536) -> InputScaling:
+    def fit(cls, x: torch.Tensor | Rows) -> InputScaling:
         """Mean of the columns of x ``[n, d]`` and root mean square of all centred entries.
+
+        Rows are read twice, in blocks.
 
         Raises
         ------
@@ -51,10 +63,11 @@ class InputScaling(nn.Module):
             If all rows are the same, or so large that their squares overflow.
         """
         n = len(x)
-        if not any(bool((part != x[:1]).any()) for part in x.split(block)):
+        first = next(_parts(x))[:1]
+        if not any(bool((part != first).any()) for part in _parts(x)):
             raise ValueError(f"all {n} rows of X are the same: there is nothing to learn from them")
-        mean = sum(part.double().sum(0) for part in x.split(block)) / n
-        square = sum((part.double() - mean).square().mean(1).sum() for part in x.split(block)) / n
+        mean = sum(part.double().sum(0) for part in _parts(x)) / n
+        square = sum((part.double() - mean).square().mean(1).sum() for part in _parts(x)) / n
         scale = torch.as_tensor(square).sqrt()
         if not bool(scale.isfinite()):
             raise ValueError("the values of X are so large that their squares overflow: divide them by a number first")

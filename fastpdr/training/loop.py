@@ -31,6 +31,7 @@ from fastpdr.training.feed import feed
 from fastpdr.training.noise import Noise, Surroundings
 from fastpdr.training.objectives import Objective
 from fastpdr.training.ranks import Ranks
+from fastpdr.training.rows import NearRows, Source
 from fastpdr.training.share import Share, share_of
 from fastpdr.training.step import CudaGraphs, Graphs, Inputs, Phase, Recorder, Step, descend
 
@@ -65,7 +66,7 @@ class TrainingSettings:
 
 def train(
     encoder: nn.Module,
-    inputs: torch.Tensor,
+    inputs: Source,
     objective: Objective,
     settings: TrainingSettings,
     generator: torch.Generator,
@@ -74,6 +75,7 @@ def train(
     terms: Sequence[nn.Module] = (),
     checkpoints: Checkpoints | None = None,
     ranks: Ranks | None = None,
+    hold: torch.device | None = None,
 ) -> TrainingState:
     """Train the encoder in place.
 
@@ -81,8 +83,8 @@ def train(
     ----------
     encoder : torch.nn.Module
         ``[b, d] -> [b, c]`` with c >= n_components; further outputs fade away during the first half.
-    inputs : torch.Tensor
-        ``[n, ...]`` float32, what the encoder reads; on its device, or the host where they do not fit there.
+    inputs : torch.Tensor or PreparedRows
+        ``[n, ...]`` float32, what the encoder reads; on its device, or the host or a file where they do not fit there.
     objective, settings
         What is minimised, and how.
     generator : torch.Generator
@@ -98,6 +100,8 @@ def train(
     ranks
         Processes that train together, each with the same arguments; but a graph, and neighbours, of the rows of its
         shard alone. By default this process alone.
+    hold
+        Where one of several ranks holds the rows of its shard; None reads them batch by batch.
 
     Returns
     -------
@@ -118,9 +122,9 @@ def train(
     optimizer = make_optimizer(networks, settings, device)
     ranks = ranks or Ranks()
     moved_by = objective.neighbors if settings.neighbor_noise > 0 else None
-    share = share_of(ranks, len(inputs), moved_by, generator.initial_seed(), networks, terms)
-    inputs, data = share.held(inputs), [] if objective.data is None else [share.held(objective.data)]
-    near = surroundings(inputs, objective, settings, device, share)
+    share = share_of(ranks, len(inputs), moved_by, generator.initial_seed(), networks, terms, hold)
+    held = share.held(inputs)
+    near = surroundings(held, objective, settings, device, share)
     noise = Noise(settings.input_noise, generator, device, objective.batches.largest, near)
     step = Step(
         networks,
@@ -133,11 +137,16 @@ def train(
         settings.clip_grad_norm,
         settings.bfloat16,
         share,
-        share.encoder(encoder, inputs[:1].to(device)),
+        share.encoder(encoder, held),
     )
     graphs = make_graphs(device, terms, ranks)
     objective.fixed = graphs is not None
     run = step if graphs is None else Recorder(step, graphs, device)
+    sources: dict[str, Source] = {"x": held}
+    if objective.data is not None:
+        sources["data"] = held if objective.data is inputs else share.held(objective.data)
+    if near is not None and near.inputs is None:
+        sources["near"] = NearRows(held, near.neighbors)
     steps = settings.n_epochs * objective.per_epoch
     rate_factor = make_schedule(settings, steps)
     state = TrainingState(encoder, settings.n_epochs, transform)
@@ -151,13 +160,15 @@ def train(
     with nullcontext() if checkpoints is None else checkpoints.watching():
         while not training.ended:
             exaggeration = settings.exaggeration if state.epoch < settings.exaggeration_epochs else 1.0
-            for batch, (x, *parts) in share.feed(objective.epoch(), [inputs, *data], device):
+            for batch, brought in share.feed(objective.epoch(), [*sources.values()], device):
+                parts = dict(zip(sources, brought, strict=True))
+                x = parts["x"]
                 place = schedule_place(training, steps, settings.max_time)
                 state.learning_rate = settings.learning_rate * rate_factor(place)
                 set_rate(optimizer, state.learning_rate)
                 fade = extra_weight(place / steps)
-                place_in_pool = noise.draw(x, training.number * ranks.size + ranks.rank)
-                step_inputs = Inputs(batch, x, parts[0] if parts else None, fade, place_in_pool)
+                begin = noise.draw(x, training.number * ranks.size + ranks.rank)
+                step_inputs = Inputs(batch, x, parts.get("data"), fade, begin, parts.get("near"))
                 run(step_inputs, Phase(exaggeration, fade == 0.0))
                 training.number += 1
                 training.seconds = time.monotonic() - begun
@@ -195,21 +206,21 @@ def agree(training: Training, settings: TrainingSettings, checkpoints: Checkpoin
 
 
 def surroundings(
-    inputs: torch.Tensor, objective: Objective, settings: TrainingSettings, device: torch.device, share: Share
+    inputs: Source, objective: Objective, settings: TrainingSettings, device: torch.device, share: Share
 ) -> Surroundings | None:
-    """What noise from neighbours needs, where there is to be such and the inputs are on the device."""
+    """What noise from neighbours needs, where there is to be such; inputs that are not on the device are fed."""
     near = objective.neighbors
     if settings.neighbor_noise == 0.0 or near is None or near.shape[1] < 2:
         return None
-    if inputs.device != device:
-        LOG.info("the input gets no noise from neighbours: the rows do not fit on the device")
-        return None
-    return Surroundings(inputs, share.neighbors(near.to(device)), settings.neighbor_noise)
+    near = share.neighbors(near)
+    if isinstance(inputs, torch.Tensor) and inputs.device == device:
+        return Surroundings(inputs, near.to(device), settings.neighbor_noise)
+    return Surroundings(None, near.to(inputs.device), settings.neighbor_noise)
 
 
 def pretrain(
     encoder: nn.Module,
-    inputs: torch.Tensor,
+    inputs: Source,
     target: torch.Tensor,
     settings: TrainingSettings,
     generator: torch.Generator,
@@ -224,7 +235,7 @@ def pretrain(
             descend([encoder], loss, optimizer, settings.clip_grad_value, settings.clip_grad_norm)
 
 
-def device_of(encoder: nn.Module, inputs: torch.Tensor) -> torch.device:
+def device_of(encoder: nn.Module, inputs: Source) -> torch.device:
     """Where the encoder is, which need not be where its inputs are kept."""
     return next((parameter.device for parameter in encoder.parameters()), inputs.device)
 

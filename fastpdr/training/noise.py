@@ -23,18 +23,25 @@ POOL_SIZE = 2**22  # numbers drawn once
 class Surroundings:
     """What moves rows towards and away from their neighbours."""
 
-    inputs: torch.Tensor  # [n, ...] float32
+    inputs: torch.Tensor | None  # [n, ...] float32; None where every batch brings its rows' neighbours
     neighbors: torch.Tensor  # [n, k] int64, rows near each row; k >= 2
     deviation: float  # 1 moves a row by about as much as two of its neighbours differ
 
-    def __call__(self, rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """A random combination of the neighbours whose weights sum to 0, for rows ``[b]``; ``numbers`` are b k."""
-        near = self.neighbors[rows]
-        weights = numbers.view(near.shape)
-        weights = (weights - weights.mean(1, keepdim=True)) * (self.deviation * math.sqrt(2 / near.shape[1]))
-        table = self.inputs.flatten(1)
-        moves = nn.functional.embedding_bag(near, table, per_sample_weights=weights, mode="sum")
-        return moves.view(-1, *self.inputs.shape[1:])
+    def __call__(self, rows: torch.Tensor, numbers: torch.Tensor, near: torch.Tensor | None = None) -> torch.Tensor:
+        """A random combination of the neighbours whose weights sum to 0, for rows ``[b]``; ``numbers`` are b k.
+
+        ``near`` ``[b, k, ...]`` are the neighbours where they are not taken from the inputs.
+        """
+        k = self.neighbors.shape[1]
+        if near is not None:
+            table, numbered = near.flatten(0, 1), torch.arange(len(rows) * k, device=near.device).view(-1, k)
+        else:
+            assert self.inputs is not None
+            table, numbered = self.inputs, self.neighbors[rows]
+        weights = numbers.view(-1, k)
+        weights = (weights - weights.mean(1, keepdim=True)) * (self.deviation * math.sqrt(2 / k))
+        moves = nn.functional.embedding_bag(numbered, table.flatten(1), per_sample_weights=weights, mode="sum")
+        return moves.view(-1, *table.shape[1:])
 
 
 class Noise:
@@ -77,10 +84,12 @@ class Noise:
             self.pool = torch.empty(size, device=self.device).normal_(generator=generator)
         return derived_seed(self.seed, OFFSET, step) % (len(self.pool) - count + 1)
 
-    def add(self, x: torch.Tensor, rows: torch.Tensor, begin: int | torch.Tensor) -> torch.Tensor:
+    def add(
+        self, x: torch.Tensor, rows: torch.Tensor, begin: int | torch.Tensor, near: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return x ``[b, ...]``, which are the rows ``[b]``, moved by the numbers that begin there.
 
-        A place on the device is looked up there.
+        A place on the device is looked up there. ``near`` are the rows' neighbours, where the surroundings lack them.
         """
         count = self._count(x)
         if count == 0:
@@ -93,7 +102,7 @@ class Noise:
         if self.deviation > 0:
             moved = torch.add(moved, numbers[: x.numel()].view(x.shape), alpha=self.deviation)
         if self.surroundings is not None:
-            moved = moved + self.surroundings(rows, numbers[self._gaussian(x) :])
+            moved = moved + self.surroundings(rows, numbers[self._gaussian(x) :], near)
         return moved
 
     def _gaussian(self, x: torch.Tensor) -> int:

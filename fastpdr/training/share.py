@@ -17,10 +17,12 @@ import torch
 from torch import nn
 
 from fastpdr._sparse import csr_tensor
+from fastpdr.data import BLOCK_ELEMENTS
 from fastpdr.training.batches import Batch, EdgeBatches
 from fastpdr.training.feed import Fed, feed
 from fastpdr.training.objectives.base import Objective
 from fastpdr.training.ranks import Ranks
+from fastpdr.training.rows import PreparedRows, Source, gathered
 from fastpdr.training.seeds import EDGES, RANDOM, derived_seed
 from fastpdr.training.terms import Landmarks
 
@@ -31,7 +33,7 @@ class Share:
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
 
-    def held(self, source: torch.Tensor) -> torch.Tensor:
+    def held(self, source: Source) -> Source:
         """Those rows of a source ``[n, ...]`` that are needed here, in whose order a batch's rows are counted."""
         return source
 
@@ -39,7 +41,7 @@ class Share:
         """Neighbours of the own rows, as places among the rows that are held."""
         return near
 
-    def feed(self, batches: Iterable[Batch], sources: Sequence[torch.Tensor], device: torch.device) -> Iterator[Fed]:
+    def feed(self, batches: Iterable[Batch], sources: Sequence[Source], device: torch.device) -> Iterator[Fed]:
         """Yield the own rows of each batch, and the sources' rows of them."""
         return feed(batches, sources, device)
 
@@ -47,7 +49,7 @@ class Share:
         """The whole batch that the own one is part of, by numbers of rows."""
         return own
 
-    def encoder(self, network: nn.Module, example: torch.Tensor) -> nn.Module:
+    def encoder(self, network: nn.Module, held: Source) -> nn.Module:
         """What encodes the own rows of a batch."""
         return network
 
@@ -73,10 +75,15 @@ class RankShare(Share):
         ``[m, k]`` int64, neighbours of the own rows that noise needs: those of other ranks are held as well.
     seed : int
         Of what a network draws by itself, such as dropout: on each rank other numbers.
+    hold : torch.device, optional
+        Where rows that are made as they are asked for are held as a matrix; None leaves them so.
     """
 
-    def __init__(self, ranks: Ranks, n: int, near: torch.Tensor | None, seed: int) -> None:
+    def __init__(
+        self, ranks: Ranks, n: int, near: torch.Tensor | None, seed: int, hold: torch.device | None = None
+    ) -> None:
         super().__init__(ranks)
+        self.hold = hold
         self.seed = derived_seed(seed, RANDOM, ranks.rank)
         self.bounds = torch.tensor(ranks.bounds(n))
         self.begin, self.end = ranks.shard(n)
@@ -86,16 +93,24 @@ class RankShare(Share):
         self.lengths: list[int] = []  # rows of each rank in the batch of this step
         self.batch = Batch(self.halo)
 
-    def held(self, source: torch.Tensor) -> torch.Tensor:
+    def held(self, source: Source) -> Source:
         rows = torch.cat([torch.arange(self.begin, self.end), self.halo])
-        return source[rows.to(source.device)]
+        if isinstance(source, torch.Tensor):
+            return gathered(source, rows)
+        if self.hold is None:
+            return HeldRows(source, rows)
+        result = torch.empty(len(rows), *source.shape[1:], device=self.hold)
+        step = max(1, BLOCK_ELEMENTS // max(1, math.prod(source.shape[1:])))
+        for begin in range(0, len(rows), step):
+            result[begin : begin + step] = gathered(source, rows[begin : begin + step]).to(self.hold)
+        return result
 
     def neighbors(self, near: torch.Tensor) -> torch.Tensor:
         own = (near >= self.begin) & (near < self.end)
         beyond = self.end - self.begin + torch.searchsorted(self.halo.to(near.device), near)
         return torch.where(own, near - self.begin, beyond)
 
-    def feed(self, batches: Iterable[Batch], sources: Sequence[torch.Tensor], device: torch.device) -> Iterator[Fed]:
+    def feed(self, batches: Iterable[Batch], sources: Sequence[Source], device: torch.device) -> Iterator[Fed]:
         for own, parts in feed(map(self._own, batches), sources, device):
             batch, self.lengths = self.ahead.popleft()
             self.batch = Batch(batch.rows.to(device))
@@ -110,7 +125,9 @@ class RankShare(Share):
     def joined(self, own: Batch) -> Batch:
         return self.batch
 
-    def encoder(self, network: nn.Module, example: torch.Tensor) -> nn.Module:
+    def encoder(self, network: nn.Module, held: Source) -> nn.Module:
+        example = gathered(held, torch.zeros(1, dtype=torch.int64))
+        example = example.to(next((value.device for value in network.parameters()), example.device))
         encoder = _Encoder(self.ranks, network, example)
         torch.manual_seed(self.seed)
         return encoder
@@ -137,6 +154,35 @@ class RankShare(Share):
 
     def map(self, y: torch.Tensor) -> torch.Tensor:
         return self.ranks.join(y, self.lengths, "map")
+
+
+class HeldRows(PreparedRows):
+    """Some of the rows of a source, in an order of their own.
+
+    Parameters
+    ----------
+    source : PreparedRows
+        ``[n, ...]``.
+    rows : torch.Tensor
+        ``[m]`` int64, which of them.
+    """
+
+    def __init__(self, source: PreparedRows, rows: torch.Tensor) -> None:
+        self.source, self.rows, self.device = source, rows, source.device
+        self.shape = (len(rows), *source.shape[1:])
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the source is."""
+        return self.source.in_memory
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """The raw rows of these numbers."""
+        return self.source.gather(self.rows[rows])
+
+    def finish(self, raw: torch.Tensor) -> torch.Tensor:
+        """Prepare gathered rows."""
+        return self.source.finish(raw)
 
 
 class _Encoder(nn.Module):
@@ -234,6 +280,7 @@ def share_of(
     seed: int,
     networks: Sequence[nn.Module],
     terms: Sequence[nn.Module],
+    hold: torch.device | None = None,
 ) -> Share:
     """The part that the own process has of a training on n rows.
 
@@ -255,4 +302,4 @@ def share_of(
                 f"{name}: decoders and global_correlation_loss_weight need the input of a whole batch, which no rank "
                 "has: fit them in one process"
             )
-    return RankShare(ranks, n, near, seed)
+    return RankShare(ranks, n, near, seed, hold)

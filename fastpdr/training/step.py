@@ -36,6 +36,7 @@ class Inputs(NamedTuple):
     data: torch.Tensor | None  # [b, ...], of the objective's data
     fade: Number  # weight of the extra components
     noise: int | torch.Tensor  # where in the pool the noise begins
+    near: torch.Tensor | None = None  # [b, k, ...], the rows' neighbours, where the noise needs them brought
 
 
 class Phase(NamedTuple):
@@ -97,10 +98,10 @@ class Step:
 
     def __call__(self, inputs: Inputs, phase: Phase) -> None:
         """Train on one batch."""
-        own, x, data, fade, noise = inputs
+        own, x, data, fade, noise, near = inputs
         batch, similarities = self.share.joined(own), self.share.similarities(self.objective, own, data)
         with autocast(x.device, self.bfloat16):
-            y = self.encoder(self.noise.add(x, own.rows, noise))
+            y = self.encoder(self.noise.add(x, own.rows, noise, near))
         y = self.share.map(y.float())
         faded = fade_extra(y, self.n_components, None if phase.dropped else fade)
         loss = self.objective.loss(faded, similarities, phase.exaggeration, batch.points)
@@ -242,20 +243,21 @@ class Recorder:
 
 def hold(inputs: Inputs, device: torch.device) -> Inputs:
     """A copy of the inputs in tensors of its own, numbers as well."""
-    batch, x, data, fade, noise = inputs
+    batch, x, data, fade, noise, near = inputs
     return Inputs(
         Batch(batch.rows.clone(), None if batch.points is None else batch.points.clone()),
         x.clone(),
         None if data is None else data.clone(),
         torch.full((), float(fade), device=device),
         torch.full((), int(noise), dtype=torch.int64, device=device),
+        None if near is None else near.clone(),
     )
 
 
 def fill(held: Inputs, inputs: Inputs) -> None:
     """Write other inputs of the same shapes into the tensors of :func:`hold`."""
-    targets = (held.batch.rows, held.batch.points, held.x, held.data)
-    for target, source in zip(targets, (inputs.batch.rows, inputs.batch.points, inputs.x, inputs.data), strict=True):
+    targets = (*held.batch, held.x, held.data, held.near)
+    for target, source in zip(targets, (*inputs.batch, inputs.x, inputs.data, inputs.near), strict=True):
         if target is not None and source is not None:
             target.copy_(source)
     for number, value in ((held.fade, inputs.fade), (held.noise, inputs.noise)):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from fastpdr.training.rows import Source, gathered
+
 Comparison = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -46,7 +48,7 @@ class Reconstruction(nn.Module):
     ----------
     decoder : torch.nn.Module
         ``[b, n_components] -> [b, d]``.
-    target : torch.Tensor
+    target : torch.Tensor or PreparedRows
         ``[n, d]`` float32, what it shall give.
     compare : callable
         Of (reconstruction, target) to a scalar.
@@ -56,16 +58,14 @@ class Reconstruction(nn.Module):
         Whether the encoder learns from it too (an autoencoder), or the decoder alone.
     """
 
-    def __init__(
-        self, decoder: nn.Module, target: torch.Tensor, compare: Comparison, weight: float, through: bool
-    ) -> None:
+    def __init__(self, decoder: nn.Module, target: Source, compare: Comparison, weight: float, through: bool) -> None:
         super().__init__()
         self.decoder, self.target, self.compare = decoder, target, compare
         self.weight, self.through = weight, through
 
     def forward(self, rows: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the weighted loss of the batch's reconstruction."""
-        wanted = self.target[rows.to(self.target.device)].to(y.device)  # large ones may be in the host's memory
+        wanted = gathered(self.target, rows).to(y.device)  # large ones may be in the host's memory, or in a file
         return self.weight * self.compare(self.decoder(y if self.through else y.detach()), wanted)
 
 

@@ -119,7 +119,7 @@ def test_transform_depends_on_the_row_alone(X, monkeypatch):
     order = np.random.default_rng(3).permutation(len(X))
     np.testing.assert_allclose(estimator.transform(X[order]), Z[order], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(estimator.transform(X[:1]), Z[:1], rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr("fastpdr.estimators.base.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("fastpdr.estimators.resolve.ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(estimator.transform(X), Z, rtol=1e-4, atol=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         np.testing.assert_allclose(estimator.transform(X), Z, rtol=1e-4, atol=1e-5)

@@ -9,6 +9,7 @@ import torch
 
 from fastpdr import ops
 from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
+from fastpdr.training.rows import Source
 
 
 class Objective(ABC):
@@ -29,7 +30,7 @@ class Objective(ABC):
         Whether no shape may depend on what is drawn, so that nothing waits for a device and a step can be recorded.
     """
 
-    data: torch.Tensor | None = None  # [n, ...], of which similarities() is given the batch's rows
+    data: Source | None = None  # [n, ...], of which similarities() is given the batch's rows
     graph: tuple[torch.Tensor, ...] = ()
     neighbors: torch.Tensor | None = None
 

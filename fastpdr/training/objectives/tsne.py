@@ -15,6 +15,7 @@ import torch
 from fastpdr import ops
 from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
 from fastpdr.training.objectives.base import GraphObjective, Objective
+from fastpdr.training.rows import Source
 
 SMALLEST_PERPLEXITY = 2.0  # in the batch; 4 and 8 trade local structure for global
 
@@ -30,7 +31,7 @@ class BatchTSNE(Objective):
 
     Parameters
     ----------
-    data : torch.Tensor
+    data : torch.Tensor or PreparedRows
         ``[n, d]`` float32, what similarities are measured on.
     perplexities : sequence of float or None
         Counted in the whole data set; None takes all powers of two of the batch.
@@ -40,12 +41,10 @@ class BatchTSNE(Objective):
         Draws the rows.
     """
 
-    def __init__(
-        self, data: torch.Tensor, perplexities: Sequence[float] | None, dof: float, batches: RandomBatches
-    ) -> None:
+    def __init__(self, data: Source, perplexities: Sequence[float] | None, dof: float, batches: RandomBatches) -> None:
         super().__init__(batches)
         self.n = batches.n  # which data may be a part of
-        self.data: torch.Tensor = data
+        self.data: Source = data
         self.perplexities, self.dof = perplexities, dof
 
     def perplexities_of(self, b: int) -> list[float]:
