@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import fastpdr
-from fastpdr import KNNGraph, ParametricTSNE, ParametricUMAP
+from fastpdr import KNNGraph, ParametricTSNE, ParametricUMAP, metrics
 from fastpdr.graph import fuzzy_set, inverted, perplexity_affinities
 from fastpdr.graph.sharded import NeighborShard, own_rows, whole
 from fastpdr.training.batches import RandomBatches
@@ -26,7 +26,7 @@ from fastpdr.training.share import RankShare, Share, apportioned, edge_batches, 
 from fastpdr.training.step import Step
 from fastpdr.training.terms import GlobalCorrelation, Landmarks
 
-N, B = 300, 48
+N, B, SEEDS = 300, 48, 2
 X = load_digits().data[:N].astype(np.float32)
 SHORT = {"n_epochs": 2, "batch_size": 96, "hidden_dims": (32,), "random_state": 0}
 OBJECTIVES = ["t-sne, rows", "t-sne, all pairs", "t-sne of the batch", "umap"]
@@ -155,10 +155,15 @@ def fails(ranks):
     return messages
 
 
-def work(rank, size, port, folder):
-    """What each process of the tests below does."""
+def start(rank, size, port):
+    """Be one of several processes, as torchrun would say."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+
+
+def work(rank, size, port, folder):
+    """What each process of the tests below does."""
+    start(rank, size, port)
     with distributed(timeout=60.0) as ranks:
         results = {"rank": (ranks.rank, ranks.size), "graphs": graphs(ranks)}
         for name in OBJECTIVES:
@@ -168,14 +173,33 @@ def work(rank, size, port, folder):
     torch.save(results, folder / f"{rank}.pt")
 
 
+def quality(rank, size, port, folder):
+    """Place held-out rows on the maps of several seeds."""
+    start(rank, size, port)
+    rows = np.load(folder / "rows.npz")
+    with distributed(timeout=60.0):
+        placed = maps_of_seeds(rows["train"], rows["test"])
+    if rank == 0:
+        np.save(folder / "placed.npy", placed)
+
+
+def maps_of_seeds(train, test):
+    return [ParametricTSNE(random_state=seed).fit(train).transform(test) for seed in range(SEEDS)]
+
+
+def spawn(work, size, folder):
+    """Run something in so many processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(work, (size, port, folder), nprocs=size)
+
+
 @pytest.fixture(scope="module", params=[2, 3])
 def results(request, tmp_path_factory):
     """What each of two or three processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (request.param, port, folder), nprocs=request.param)
+    spawn(work, request.param, folder)
     every = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(request.param)]
     assert [found["rank"] for found in every] == [(rank, request.param) for rank in range(request.param)]
     return every
@@ -223,6 +247,17 @@ def test_what_cannot_be_cut_is_refused_before_a_training(results):
             "few rows": "X must have at l",
             "correlation": "decoders and glo",
         }
+
+
+def test_two_processes_are_as_good_as_one(tmp_path, digits):
+    """By every measure of rows that were held out, in the mean of the seeds."""
+    train, _, test, y = digits
+    np.savez(tmp_path / "rows.npz", train=train, test=test)
+    spawn(quality, 2, tmp_path)
+    maps = maps_of_seeds(train, test), np.load(tmp_path / "placed.npy")
+    one, two = ([metrics.evaluate(test, Z, y) for Z in every] for every in maps)
+    for name in one[0]:
+        assert abs(np.mean([scores[name] for scores in one]) - np.mean([scores[name] for scores in two])) < 0.01, name
 
 
 def test_one_process_is_a_group_of_one():
