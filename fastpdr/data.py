@@ -281,6 +281,30 @@ class DatasetRows(Rows):
         return row.detach().cpu()
 
 
+class ChosenRows(Rows):
+    """Some of other rows, none of them copied.
+
+    Parameters
+    ----------
+    rows : Rows
+        ``[n, ...]``.
+    numbers : torch.Tensor
+        ``[m]`` int64, which of them.
+    """
+
+    def __init__(self, rows: Rows, numbers: torch.Tensor) -> None:
+        self._rows, self._numbers = rows, numbers
+        self.shape, self.dtype, self.device = (len(numbers), *rows.shape[1:]), rows.dtype, rows.device
+
+    def block(self, begin: int, end: int) -> torch.Tensor:
+        """Rows begin .. end - 1 of those that were chosen."""
+        return self._rows.take(self._numbers[begin:end])
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of these numbers among those that were chosen."""
+        return self._rows.take(self._numbers[rows.cpu()])
+
+
 class Shards(Rows):
     """The rows of several .npy files, one file after another, none of them read before its rows are asked for.
 

@@ -131,6 +131,7 @@ def main(debug: bool) -> None:
 @click.option("--batch-size", type=click.IntRange(min=2), help="Rows in one step.  [default: by the number of rows]")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Step size of the optimizer.")
 @click.option("--device", help="Where to train: cpu, cuda, cuda:1, ...  [default: a GPU if there is one]")
+@click.option("--memory-limit", metavar="SIZE", help="Memory to take, as 8GB.  [default: most of what is free]")
 @click.option("--seed", "random_state", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option(
     "--format",
@@ -171,6 +172,7 @@ def _fit(
     DATA is a .npy, .npz, .csv, .tsv, .parquet, .json or .h5ad file of numbers, one row per sample, a folder of .npy
     files, or the built-in set: digits.  The folder gets the model, the map of DATA, a picture of it, metrics.json, and
     report.html with all of it.  Labels colour the picture and judge the map; no method learns from them here.
+    .npy files and folders of them may be larger than memory; of more than 256 MB, up to 20,000 rows are judged.
     Several processes learn one map: torchrun --nproc-per-node N -m fastpdr fit ...
     """
     from fastpdr.cli import data, formats
@@ -186,7 +188,7 @@ def _fit(
     with fastpdr.distributed() as ranks:
         if ranks.rank == 0:
             refuse_used_folder(output, overwrite, "--output")
-        table = data.read(source, labels)
+        table = data.read(source, labels, whole=False)
         estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet and ranks.rank == 0)
         run(
             table,
@@ -202,7 +204,7 @@ def _fit(
 
 def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:
     for name, methods in METHODS_OF_OPTIONS.items():
-        if parameters[name] is not None and method not in methods:
+        if parameters.get(name) is not None and method not in methods:
             option = "--" + name.replace("_", "-")
             raise click.UsageError(f"{option} is for --method {' and '.join(methods)}, not for {method}")
 
@@ -295,6 +297,30 @@ def _sweep(path: Path, output: Path | None, **options: Any) -> None:
     from fastpdr.cli.sweep import run
 
     run(path, folder=output, **options)
+
+
+@main.command("plan")
+@click.argument("n", type=click.IntRange(min=1), metavar="N")
+@click.argument("d", type=click.IntRange(min=1), metavar="D")
+@click.option("--method", type=click.Choice(list(METHODS)), default="tsne", show_default=True, help="Kind of map.")
+@click.option("--dtype", default="float32", show_default=True, help="Of the rows as stored: uint8, float16, ...")
+@click.option("--perplexity", type=click.FloatRange(min=1), help="Neighbours that count for a row (tsne, largevis).")
+@click.option("--n-neighbors", type=click.IntRange(min=2), help="Neighbours that count for a row, with itself (umap).")
+@click.option("--batch-size", type=click.IntRange(min=2), help="Rows in one step.  [default: by the number of rows]")
+@click.option("--device", help="Where to train: cpu, cuda, cuda:1, ...  [default: a GPU if there is one]")
+@click.option("--memory-limit", metavar="SIZE", help="Memory to take, as 8GB.  [default: most of what is free]")
+def _plan(n: int, d: int, method: str, dtype: str, **parameters: Any) -> None:
+    """Say how much memory a map of N rows of D columns would take, and whether it fits.
+
+    The rows themselves are in files and not counted, nor is the process itself.  The command ends with 1 if the map
+    does not fit.
+    """
+    _refuse_other_options(method, parameters)
+    given = {name: value for name, value in parameters.items() if value is not None}
+    made = fastpdr.plan(n, d, method, dtype=dtype, **given)
+    click.echo(repr(made))
+    if not made.fits:
+        raise click.exceptions.Exit(1)
 
 
 @main.command("transform")

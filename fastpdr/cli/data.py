@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fastpdr._files import save_array, written_aside
 from fastpdr._progress import phase
 from fastpdr.cli import formats
 from fastpdr.cli.formats import Content, listed, load_array
+from fastpdr.data import ChosenRows, Rows, Shards, open_rows
 
 if TYPE_CHECKING:
     from fastpdr.graph import KNNGraph
 
+READ_AT_ONCE = 2**28  # bytes of .npy files
 MAP_SUFFIXES = (".npy", ".csv", ".parquet")
 LABEL_SUFFIXES = (".npy", ".csv", ".txt")
 
@@ -32,7 +35,7 @@ LABEL_SUFFIXES = (".npy", ".csv", ".txt")
 class Table:
     """Rows to map, and what is known about them."""
 
-    X: NDArray  # [n, d], numbers
+    X: Any  # [n, d], an array of numbers, or Rows of a file that is larger than is well read at once
     labels: NDArray | None = None  # [n], numbers, booleans or strings, none missing
     label_column: str | None = None
     names: tuple[str, ...] | None = None  # of the d columns, where the file has a header
@@ -46,7 +49,11 @@ class Table:
 
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Table:
         """Return a table of some of the rows."""
-        return replace(self, X=self.X[chosen], labels=None if self.labels is None else self.labels[chosen])
+        labels = None if self.labels is None else self.labels[chosen]
+        if isinstance(self.X, Rows):
+            numbers = torch.from_numpy(np.flatnonzero(chosen) if chosen.dtype == bool else chosen)
+            return replace(self, X=ChosenRows(self.X, numbers), labels=labels)
+        return replace(self, X=self.X[chosen], labels=labels)
 
 
 def read(
@@ -57,6 +64,7 @@ def read(
     file_format: str | None = None,
     array: str | None = None,
     allow_pickle: bool = False,
+    whole: bool = True,
 ) -> Table:
     """Read a table.
 
@@ -73,6 +81,9 @@ def read(
         Whether the column of the labels, or values in it, may be missing: the table then has no labels.
     file_format, array, allow_pickle
         As for :func:`fastpdr.cli.formats.read`.
+    whole : bool
+        Whether the rows must be in memory. Else those of a .npy file, or a folder of such, of more than 256 MB are read
+        when they are needed, if the labels are not among their columns.
 
     Returns
     -------
@@ -87,6 +98,10 @@ def read(
         The format needs a package that is not installed.
     """
     with formats.named(source), phase(f"{source}: reading"):
+        if not whole and (labels is None or Path(str(labels)).is_file()):
+            rows = _unread(source, file_format)
+            if rows is not None:
+                return _with_labels_of_file(Table(rows), labels)
         content = formats.read(source, file_format, array, allow_pickle)
         return as_table(content, labels, labels_optional=labels_optional)
 
@@ -98,8 +113,7 @@ def as_table(content: Content, labels: str | int | None, *, labels_optional: boo
     if labels is None:
         values = content.labels
     elif isinstance(values, Path):
-        with formats.named(values):
-            return replace(table, labels=_as_labels(_read_labels(values, len(table.X)), len(table.X)))
+        return _with_labels_of_file(table, values)
     elif missing := _count_missing(values):
         if not labels_optional:
             raise ValueError(f"column {labels} must have a label in every row, but {missing} are missing")
@@ -107,6 +121,25 @@ def as_table(content: Content, labels: str | int | None, *, labels_optional: boo
     if values is None:
         return table
     return replace(table, labels=_as_labels(np.asarray(values), len(table.X)), label_column=column)
+
+
+def _unread(source: str, file_format: str | None) -> Rows | None:
+    """The rows of large .npy files, which are there to be read; None for everything else."""
+    kind = formats.kind_of(source, file_format)
+    if kind not in (".npy", formats.SHARDS):
+        return None
+    files = formats.shards_of(source) if kind == formats.SHARDS else [Path(source)]
+    if sum(file.stat().st_size for file in files) <= READ_AT_ONCE:
+        return None
+    formats.require_table(formats.load_array(files[0], mapped=True))
+    return Shards(files)
+
+
+def _with_labels_of_file(table: Table, path: Any) -> Table:
+    if path is None:
+        return table
+    with formats.named(path):
+        return replace(table, labels=_as_labels(_read_labels(Path(path), len(table.X)), len(table.X)))
 
 
 def require_finite(table: Table) -> None:
@@ -117,10 +150,12 @@ def require_finite(table: Table) -> None:
     ValueError
         There is a NaN or an infinite value.
     """
-    bad = ~np.isfinite(table.X)
-    counts = bad.sum(axis=0)
+    n, d = table.X.shape
+    counts = np.zeros(d, dtype=np.int64)
+    for _, _, block in open_rows("fit", table.X).blocks():
+        counts += (~block.isfinite()).sum(0).numpy()
     if counts.any():
-        named = [f"{column_name(table, int(i))} ({counts[i]} of {len(bad)} rows)" for i in np.flatnonzero(counts)]
+        named = [f"{column_name(table, int(i))} ({counts[i]} of {n} rows)" for i in np.flatnonzero(counts)]
         raise ValueError(f"NaN or infinite values, fill or remove them; in column {listed(named)}")
 
 

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from fastpdr._progress import phase
 from fastpdr.cli import data, output, tracked
 from fastpdr.cli.tracked import estimator_of
+from fastpdr.data import Rows, widened
 
 if TYPE_CHECKING:
     from fastpdr.graph import KNNGraph
 
 EVALUATED_NEIGHBORS, LABEL_NEIGHBORS = 12, 7
 FEWEST_ROWS = 3  # that can be judged
+JUDGED_ROWS = 20_000  # of those that are not in memory
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def learn(
     data.require_finite(table)
     unseen = None if held_out is None else held_out_rows(table, held_out, estimator_of(model).random_state)
     trained, placed = (table, None) if unseen is None else (table.take(~unseen), table.take(unseen))
-    seen_by_trackers = None if placed is None else (placed.rows, placed.labels)
+    seen_by_trackers = None if placed is None else _at_hand(placed)
     fit_transform = partial(tracked.fit_transform, model, make_trackers=trackers, held_out=seen_by_trackers)
     Z, seconds = _timed(fit_transform, trained.rows)
     learnt = Learnt(table, model, Z, seconds, Judgement({}))
@@ -143,6 +145,8 @@ def learn(
 @phase("judging the map")
 def judge(learnt: Learnt) -> Learnt:
     """Measure the map of the rows that were trained on, and that of those held out; as :func:`learn` does."""
+    if isinstance(learnt.table.X, Rows):
+        return _judge_some(learnt)
     X, held_out = scaled_by(learnt.model, learnt.table), learnt.held_out
     verbose = bool(learnt.estimator.verbose)
     # Whether labels are classes is said of all of them, not of those that a part happens to have.
@@ -153,6 +157,36 @@ def judge(learnt: Learnt) -> Learnt:
     of_trained = measure(X[trained], learnt.Z[trained], None if classes is None else classes[trained], verbose)
     of_placed = measure_held_out(X, learnt.Z, classes, held_out.rows, verbose)
     return replace(learnt, judgement=of_trained, held_out=replace(held_out, judgement=of_placed))
+
+
+def _judge_some(learnt: Learnt) -> Learnt:
+    """As :func:`judge`, of up to 20,000 rows that were trained on, and as many that were not, each among themselves."""
+    unseen = np.zeros(len(learnt.Z), dtype=bool) if learnt.held_out is None else learnt.held_out.rows
+    parts = [drawn(np.flatnonzero(kind)) for kind in (~unseen, unseen)]
+    chosen = np.sort(np.concatenate(parts))
+    table = learnt.table.take(chosen)
+    table = replace(table, X=widened(table.X.block(0, len(chosen))).numpy())
+    held_out = None if learnt.held_out is None else replace(learnt.held_out, rows=unseen[chosen])
+    part = judge(replace(learnt, table=table, Z=learnt.Z[chosen], held_out=held_out))
+    if learnt.held_out is None or part.held_out is None:
+        return replace(learnt, judgement=part.judgement)
+    held_out = replace(learnt.held_out, judgement=part.held_out.judgement)
+    return replace(learnt, judgement=part.judgement, held_out=held_out)
+
+
+def drawn(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most 20,000 of the numbers, always the same, in their order."""
+    if len(numbers) <= JUDGED_ROWS:
+        return numbers
+    return np.sort(np.random.default_rng(0).choice(numbers, JUDGED_ROWS, replace=False))
+
+
+def _at_hand(table: data.Table) -> tuple[Any, NDArray | None]:
+    """Rows for trackers, which judge them in memory, and their labels."""
+    if isinstance(table.X, Rows):
+        table = table.take(drawn(np.arange(len(table.X))))
+        table = replace(table, X=widened(table.X.block(0, len(table.X))).numpy())
+    return table.rows, table.labels
 
 
 def held_out_rows(table: data.Table, share: float, seed: int) -> NDArray[np.bool_]:

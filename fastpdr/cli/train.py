@@ -34,7 +34,7 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     if suffix != ".npy":
         formats.require("writing", suffix)
     trackers = tracked.trackers_of(config)
-    table = read(config.data)
+    table = read(config.data, whole=bool(preprocessing_of(config)))
     kept = {"embedding": out.save_embeddings, "metrics": out.save_metrics, "preprocessing": out.save_preprocessing}
     without = [name for name, is_kept in kept.items() if not is_kept]
     fit.run(
@@ -51,8 +51,8 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     )
 
 
-def read(section: configs.Data) -> data.Table:
-    """Read the table that the section data describes."""
+def read(section: configs.Data, *, whole: bool = True) -> data.Table:
+    """Read the table that the section data describes; `whole` as :func:`fastpdr.cli.data.read`."""
     table = data.read(
         section.features or "digits",
         section.label_column if section.labels is None else section.labels,
@@ -60,6 +60,7 @@ def read(section: configs.Data) -> data.Table:
         file_format=None if section.format == "auto" else f".{section.format}",
         array=section.array,
         allow_pickle=section.allow_pickle,
+        whole=whole,
     )
     if section.label_column is not None and table.labels is None:
         warnings.warn(
@@ -72,17 +73,24 @@ def read(section: configs.Data) -> data.Table:
 
 def make_model(config: configs.Config) -> Any:
     """Return the estimator, or a pipeline of the preprocessing and the estimator."""
-    from sklearn.decomposition import PCA
     from sklearn.pipeline import Pipeline
 
-    pca, estimator = config.preprocessing.pca, configs.make_estimator(config)
+    steps, estimator = preprocessing_of(config), configs.make_estimator(config)
+    return Pipeline([*steps, ("map", estimator)]) if steps else estimator
+
+
+def preprocessing_of(config: configs.Config) -> list[tuple[str, Any]]:
+    """Return the steps before the map, which need all rows in memory."""
+    from sklearn.decomposition import PCA
+
+    pca = config.preprocessing.pca
     steps: list[tuple[str, Any]] = []
     scaler = make_scaler(config.preprocessing.scaler)
     if scaler is not None:
         steps.append(("scaler", scaler))
     if pca is not None:
         steps.append(("pca", PCA(pca, random_state=config.model.random_state)))
-    return Pipeline([*steps, ("map", estimator)]) if steps else estimator
+    return steps
 
 
 def make_scaler(name: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 from fastpdr.estimators.export import to_exported_program, to_onnx
 from fastpdr.estimators.largevis import ParametricLargeVis
+from fastpdr.estimators.planning import Plan, plan
 from fastpdr.estimators.saving import load, load_label_encoder, save
 from fastpdr.estimators.stopping import TrustworthinessStopping
 from fastpdr.estimators.tsne import MultiscaleParametricTSNE, ParametricTSNE
@@ -12,9 +13,11 @@ __all__ = [
     "ParametricLargeVis",
     "ParametricTSNE",
     "ParametricUMAP",
+    "Plan",
     "TrustworthinessStopping",
     "load",
     "load_label_encoder",
+    "plan",
     "save",
     "to_exported_program",
     "to_onnx",

@@ -27,7 +27,7 @@ from fastpdr._progress import LOG, phase
 from fastpdr.data import Rows, TensorRows, widened
 from fastpdr.estimators.graphs import fitting_graph, given_graph
 from fastpdr.estimators.inputs import require_finite, validated
-from fastpdr.estimators.plan import plan_of, whole_bytes
+from fastpdr.estimators.planning import plan_of, whole_bytes
 from fastpdr.estimators.presets import Level, Preset, level_of
 from fastpdr.estimators.resolve import (
     draw_seed,
@@ -416,7 +416,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         if given is not None:
             return own_neighbors(fitting_graph(given, len(fit.X), k, name))
         return find_neighbors(
-            fit.raw,
+            fit.raw.tensor if isinstance(fit.raw, TensorRows) else fit.raw,
             k,
             metric=self.metric,
             n_jobs=self.n_jobs,

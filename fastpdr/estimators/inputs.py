@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_array, validate_data
 from fastpdr.data import Rows, TensorRows, as_tensor, open_rows, widened
 
 FIRST_ROWS = 16
-CONVERTED_BYTES = 2**28  # of the copy that a conversion at once may make
+CONVERTED_BYTES = 2**26  # of the copy that a conversion at once may make
 
 
 def validated(estimator: Any, X: Any, *, minimum: int = 1, reset: bool = False, finite: bool = True) -> Rows:

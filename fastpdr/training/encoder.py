@@ -15,6 +15,7 @@ from torch import nn
 from fastpdr.data import Rows
 
 ROWS_AT_ONCE = 65_536
+BLOCK_ELEMENTS = 1 << 21  # of rows that are not in one piece
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
@@ -29,7 +30,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 def _parts(x: torch.Tensor | Rows) -> Iterator[torch.Tensor]:
     if isinstance(x, torch.Tensor):
         return iter(x.split(ROWS_AT_ONCE))
-    return (block for _, _, block in x.blocks())
+    return (block for _, _, block in x.blocks(BLOCK_ELEMENTS))
 
 
 class InputScaling(nn.Module):

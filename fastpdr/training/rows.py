@@ -7,11 +7,14 @@ takes on the device that trains. The numbers are those of a whole matrix made in
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import nn
 
 from fastpdr.data import Rows, widened
+
+PIECE_ELEMENTS = 1 << 21
 
 
 class PreparedRows(Rows):
@@ -30,6 +33,7 @@ class PreparedRows(Rows):
     def __init__(self, raw: Rows, prepare: nn.Module) -> None:
         self.raw, self.device, self.module = raw, raw.device, prepare.to(raw.device)
         self._moved = {self.device: self.module}
+        self.piece = max(1, PIECE_ELEMENTS // math.prod(raw.shape[1:]))
         self.shape = (len(raw), *self.finish(raw.block(0, 1)).shape[1:])
 
     @property
@@ -42,8 +46,13 @@ class PreparedRows(Rows):
         return self.finish(self.raw.block(begin, end))
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """The rows of these numbers, prepared."""
-        return self.finish(self.gather(rows))
+        """The rows of these numbers, prepared; of many, some at a time: float64 on the way takes more memory."""
+        if len(rows) <= self.piece:
+            return self.finish(self.gather(rows))
+        result = torch.empty(len(rows), *self.shape[1:], device=self.device)
+        for begin in range(0, len(rows), self.piece):
+            result[begin : begin + self.piece] = self.finish(self.gather(rows[begin : begin + self.piece]))
+        return result
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """The raw rows of these numbers, ``[b, ...]``."""
@@ -89,6 +98,7 @@ class NearRows(PreparedRows):
     def __init__(self, source: Source, neighbors: torch.Tensor) -> None:
         self.source, self.neighbors, self.device = source, neighbors, source.device
         self.shape = (*neighbors.shape, *source.shape[1:])
+        self.piece = max(1, PIECE_ELEMENTS // math.prod(self.shape[1:]))
 
     @property
     def in_memory(self) -> bool:

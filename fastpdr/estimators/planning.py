@@ -18,8 +18,11 @@ import torch
 from fastpdr._memory import as_bytes, free_device_memory, free_host_memory, in_words
 from fastpdr.data import BLOCK_ELEMENTS
 from fastpdr.estimators import presets
-from fastpdr.estimators.resolve import PROJECTED_WIDTH, ROWS_AT_ONCE, WIDE, home_of, resolve_device
+from fastpdr.estimators.resolve import AXES_ENTRIES, PROJECTED_WIDTH, ROWS_AT_ONCE, WIDE, home_of, resolve_device
 from fastpdr.graph import inverted
+from fastpdr.graph._rows import HELD_SHARE, LARGE_BYTES
+from fastpdr.training.encoder import BLOCK_ELEMENTS as SCALED_ELEMENTS
+from fastpdr.training.encoder import ROWS_AT_ONCE as SCALED_ROWS
 from fastpdr.training.noise import POOL_SIZE
 
 METHODS = {
@@ -30,8 +33,11 @@ METHODS = {
 }
 FREE_SHARE = 0.9  # of the free memory that is taken where no limit is given
 SEARCH, SIMILARITIES, TRAINING, PLACING = PHASES = ("search", "similarities", "training", "placing")
-# Bytes of a neighbour (index and distance), of an edge of the similarities, and of one in the table it is drawn from.
+# Bytes of a neighbour (index and distance), of an edge of the similarities, and of its place in the table for draws.
 NEIGHBOR_BYTES, EDGE_BYTES, ALIAS_BYTES = 8 + 4, 4 + 4, 8
+ADDED_ROWS = 65_536  # to a search index at once
+KEPT_BYTES = 2**25  # of small things that a process keeps
+FOUND_BYTES = 4 + 4  # of a neighbour while it is searched for
 
 
 @dataclass(frozen=True)
@@ -211,9 +217,12 @@ def as_dtype(dtype: Any) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
     try:
-        return torch.from_numpy(np.empty(0, np.dtype(dtype))).dtype
+        found = torch.from_numpy(np.empty(0, np.dtype(dtype))).dtype
     except TypeError as error:
         raise ValueError(f"plan: dtype must be a type of real numbers, got {dtype!r}") from error
+    if found.is_complex:
+        raise ValueError(f"plan: dtype must be a type of real numbers, got {dtype!r}")
+    return found
 
 
 def plan_of(estimator: Any, n: int, d: int, dtype: torch.dtype, in_memory: bool) -> Plan:
@@ -224,7 +233,7 @@ def plan_of(estimator: Any, n: int, d: int, dtype: torch.dtype, in_memory: bool)
     limit = int(FREE_SHARE * free_host_memory()) if given is None else as_bytes(name, given)
     device_limit = free_device_memory(device) if device.type == "cuda" else None
     for whole in (True, False):
-        parts = _Parts(estimator, n, d, dtype, in_memory, device, whole)
+        parts = _Parts(estimator, n, d, dtype, in_memory, device, whole, limit)
         rows = "whole" if whole else "by batch"
         result = Plan(n, d, name, rows, parts.search, tuple(parts.all()), limit, device_limit)
         if result.host <= limit:
@@ -236,8 +245,17 @@ class _Parts:
     """The parts of a fit and their sizes."""
 
     def __init__(
-        self, estimator: Any, n: int, d: int, dtype: torch.dtype, in_memory: bool, device: torch.device, whole: bool
+        self,
+        estimator: Any,
+        n: int,
+        d: int,
+        dtype: torch.dtype,
+        in_memory: bool,
+        device: torch.device,
+        whole: bool,
+        limit: int,
     ) -> None:
+        self.dtype, self.limit = dtype, limit
         self.estimator, self.n, self.d, self.whole, self.cuda = estimator, n, d, whole, device.type == "cuda"
         self.own = estimator.encoder is not None
         self.wide = 4 if dtype.itemsize <= 2 or dtype == torch.float32 else 8  # bytes of a number as it is validated
@@ -266,9 +284,13 @@ class _Parts:
 
     def _of_rows(self) -> Iterator[Part]:
         n, d = self.n, self.d
+        # Blocks in float64 and what is computed of them; the process keeps such memory when it is free again.
+        block = min(n, SCALED_ROWS) * d if self.whole else min(n * d, SCALED_ELEMENTS)
+        yield Part("blocks of rows", 2 * 8 * block + KEPT_BYTES)
+        if self.width < d:
+            sample = 2 * 4 * d * min(n, 20_000, max(2_000, AXES_ENTRIES // d))
+            yield Part("sample of rows", sample, self.home, (TRAINING,))
         if not self.whole:
-            # A block as it is stored and in float64, what is computed of it, and its sums.
-            yield Part("blocks of rows", 3 * 8 * BLOCK_ELEMENTS)
             return
         if not (self.in_memory and self.exact and self.home == "host"):
             yield Part("rows in floating point", n * d * self.wide, self.home)
@@ -283,23 +305,37 @@ class _Parts:
         if k == 0:
             return
         if not self.given:
-            cosine = self.estimator.metric == "cosine"
-            if cosine or self.wide == 8 or not self.whole:
-                yield Part("rows to search in", 4 * n * (d + cosine), self.home, (SEARCH,))
+            yield Part("rows to search in", self._searched(), self.home, (SEARCH,))
+            block = 28 * min(n * d, BLOCK_ELEMENTS)
             if self.search == "inverted lists":
-                yield Part("search index", self._index(), "host", (SEARCH,))
-            found = 1 if self.search == "exact" else 2
-            yield Part("neighbours on the way", found * NEIGHBOR_BYTES * n * k, self.home, (SEARCH,))
+                index, learning = self._index()
+                yield Part("search index", index, "host", (SEARCH,))
+                block = max(block, learning)
+            yield Part("blocks to search in", block, self.home, (SEARCH,))
+            yield Part("neighbours on the way", FOUND_BYTES * n * k, self.home, (SEARCH,))
         yield Part("neighbours", NEIGHBOR_BYTES * n * k, "host", (SEARCH, SIMILARITIES))
 
-    def _index(self) -> int:
-        """FAISS's lists: codes or rows, a number of 8 bytes for each, and the rows that it learns from."""
+    def _searched(self) -> int:
+        """A float32 matrix where it is small; else rows as they are stored, those of a file too where they fit."""
+        n, d = self.n, self.d
+        cosine = self.estimator.metric == "cosine"
+        matrix = 4 * n * (d + cosine)
+        size = 4 if self.whole else self.dtype.itemsize
+        if self.whole and size == self.wide and not cosine:
+            return 0
+        if matrix > self.limit * HELD_SHARE or (size < 4 and matrix > LARGE_BYTES):
+            stored = 0 if self.whole or self.in_memory else size * n * d
+            return stored if stored <= self.limit * HELD_SHARE else 0
+        return matrix
+
+    def _index(self) -> tuple[int, int]:
+        """FAISS's lists (codes or rows, a number of 8 bytes for each), and what they are made from at a time."""
         n, d = self.n, self.d
         lists = 2 ** round(log2(2 * sqrt(n)))
         coded = d > inverted.UNCODED_DIMENSIONS
         kept = min(d, inverted.CODED_DIMENSIONS)
         entry = (kept / 2 if coded else 4 * d) + 8
-        return int(1.3 * n * entry) + 4 * d * min(n, max(20_000, 64 * lists))
+        return int(1.3 * n * entry), 4 * d * max(2 * min(n, max(20_000, 64 * lists)), min(n, ADDED_ROWS))
 
     def _of_similarities(self) -> Iterator[Part]:
         n, edges = self.n, self._edges()
@@ -332,9 +368,10 @@ class _Parts:
         pairs = b * b if self._edges() == 0 else 16 * b
         near = self.estimator._neighbor_noise(self.n) > 0 and self.k > 0
         moved = presets.NEIGHBORS * self.width if near else 0
-        batch = 4 * b * (6 * sum(widths) + 2 * d + moved) + 6 * 4 * pairs
-        yield Part("batches", batch, where, (TRAINING,))
-        yield Part("noise", 4 * max(POOL_SIZE, 2 * b * (self.width + presets.NEIGHBORS)), where, (TRAINING,))
+        batch = 4 * b * (8 * sum(widths) + 2 * d + moved) + 6 * 4 * pairs
+        yield Part("batches", batch, where, (TRAINING, PLACING))
+        noise = 4 * max(POOL_SIZE, 2 * b * (self.width + presets.NEIGHBORS))
+        yield Part("noise", noise, where, (TRAINING, PLACING))
         block = min(self.n, ROWS_AT_ONCE) * (12 * d + 4 * 3 * max(widths))
         yield Part("blocks to place", block, where, (PLACING,))
         yield Part("map", 4 * self.n * estimator.n_components, "host", (PLACING,))
