@@ -35,7 +35,6 @@ FREE_SHARE = 0.9  # of the free memory that is taken where no limit is given
 SEARCH, SIMILARITIES, TRAINING, PLACING = PHASES = ("search", "similarities", "training", "placing")
 # Bytes of a neighbour (index and distance), of an edge of the similarities, and of its place in the table for draws.
 NEIGHBOR_BYTES, EDGE_BYTES, ALIAS_BYTES = 8 + 4, 4 + 4, 8
-ADDED_ROWS = 65_536  # to a search index at once
 KEPT_BYTES = 2**25  # of small things that a process keeps
 FOUND_BYTES = 4 + 4  # of a neighbour while it is searched for
 
@@ -335,12 +334,12 @@ class _Parts:
         coded = d > inverted.UNCODED_DIMENSIONS
         kept = min(d, inverted.CODED_DIMENSIONS)
         entry = (kept / 2 if coded else 4 * d) + 8
-        return int(1.3 * n * entry), 4 * d * max(2 * min(n, max(20_000, 64 * lists)), min(n, ADDED_ROWS))
+        return int(1.3 * n * entry), 4 * d * max(2 * min(n, max(20_000, 64 * lists)), min(n, 4 * inverted.ROWS_AT_ONCE))
 
     def _of_similarities(self) -> Iterator[Part]:
         n, edges = self.n, self._edges()
         if edges:
-            size = EDGE_BYTES * edges + 8 * n
+            size = EDGE_BYTES * edges + 4 * n
             yield Part("similarities", size, "host", (SIMILARITIES, TRAINING, PLACING))
             yield Part("similarities on the way", 2 * EDGE_BYTES * n * self.k, "host", (SIMILARITIES,))
             if self.cuda:

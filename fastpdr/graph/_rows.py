@@ -18,9 +18,7 @@ times as long as dense ones before anything was chosen from them.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +26,7 @@ import numpy as np
 import torch
 
 from fastpdr import data
+from fastpdr._memory import free_host_memory
 from fastpdr._progress import LOG
 
 # Names of scikit-learn and umap-learn for the same thing. FAISS also knows Canberra and Jensen-Shannon distances, but
@@ -133,7 +132,7 @@ class StoredRows:
         n, d = self.source.shape
         if self.source.in_memory or isinstance(self.source, data.SparseRows):
             return self
-        if n * self.source.row_bytes > HELD_SHARE * available_memory():
+        if n * self.source.row_bytes > HELD_SHARE * free_host_memory():
             LOG.info("%d rows of %d bytes are read from their file again and again", n, self.source.row_bytes)
             return self
         stored = torch.empty(n, d, dtype=self.source.dtype)
@@ -176,15 +175,6 @@ def true_distances(found: torch.Tensor, metric: str, unit: float) -> torch.Tenso
     if metric == "cosine":
         return found.div_(2)
     return (found.sqrt_() if metric == "euclidean" else found).mul_(unit)
-
-
-def available_memory() -> int:
-    """Bytes that the system can give without swapping, where it says so."""
-    with suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return sys.maxsize
 
 
 def open_source(function: str, X: Any) -> data.Rows:
@@ -246,7 +236,7 @@ def _stays_as_stored(source: data.Rows) -> bool:
     if source.device.type != "cpu":
         return False
     smaller = source.row_bytes < 4 * d and not isinstance(source, data.SparseRows)
-    return (smaller and 4 * n * d > LARGE_BYTES) or 4 * n * d > HELD_SHARE * available_memory()
+    return (smaller and 4 * n * d > LARGE_BYTES) or 4 * n * d > HELD_SHARE * free_host_memory()
 
 
 def _blocks(source: data.Rows) -> Iterator[tuple[int, int, torch.Tensor]]:

@@ -111,7 +111,7 @@ def fuzzy_set(graph: KNNGraph, set_op_mix_ratio: float = 1.0, local_connectivity
     ratio = set_op_mix_ratio
     if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.floating) or not 0 <= ratio <= 1:
         raise ValueError(f"fuzzy_set: set_op_mix_ratio must be from 0 to 1, got {ratio!r}")
-    weights, _, _ = ops.fuzzy_weights(as_tensor(graph.distances), local_connectivity=local_connectivity)
+    weights = ops.fuzzy_weights(as_tensor(graph.distances), local_connectivity=local_connectivity)[0]
     # mix (A + Aᵀ - A∘Aᵀ) + (1 - mix) A∘Aᵀ
     return graph.symmetrized(weights, float(ratio), 1.0 - 2.0 * ratio)
 

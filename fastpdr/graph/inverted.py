@@ -127,7 +127,7 @@ def _build(rows: AnyRows, k: int, coded: bool, rng: np.random.Generator, progres
     with threads(1, True):
         index.train(rows.take(torch.from_numpy(training)).numpy())
     with progress("index", n) as bar:
-        for begin in range(0, n, step := min(rows.step, 16 * ROWS_AT_ONCE)):
+        for begin in range(0, n, step := min(rows.step, 4 * ROWS_AT_ONCE)):
             index.add(rows.block(begin, min(n, begin + step)).numpy())
             bar.update(min(step, n - begin))
     return Search(index, name, lists, min(FIRST_PROBES, lists), CANDIDATES_PER_NEIGHBOR * k + 1)

@@ -37,7 +37,7 @@ def test_sizes_of_graph_and_rows_are_those_of_their_numbers():
     sizes = parts(fastpdr.plan(n, d, "umap", device="cpu", memory_limit="100GB", in_memory=True))
     assert sizes["rows, scaled", "host"] == 4 * n * d
     assert sizes["neighbours", "host"] == 12 * n * k
-    assert sizes["similarities", "host"] == 8 * 2 * n * k + 8 * n
+    assert sizes["similarities", "host"] == 8 * 2 * n * k + 4 * n
     assert sizes["table to draw edges from", "host"] == 8 * 2 * n * k
     assert sizes["map", "host"] == 8 * n
     assert ("rows in floating point", "host") not in sizes  # the array itself

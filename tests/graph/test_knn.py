@@ -275,7 +275,7 @@ def test_rows_too_large_for_the_memory_are_read_again_and_again(clusters, tmp_pa
     np.save(tmp_path / "rows.npy", clusters[:2000].astype(np.float64))
     x = np.load(tmp_path / "rows.npy", mmap_mode="r")
     expected = KNNGraph.build(np.array(x), 10, random_state=0)
-    monkeypatch.setattr(_rows, "available_memory", lambda: 1000)
+    monkeypatch.setattr(_rows, "free_host_memory", lambda: 1000)
     with caplog.at_level(logging.INFO, "fastpdr"):
         graph = KNNGraph.build(x, 10, random_state=0)
     assert "2000 rows of 320 bytes are read from their file again and again" in caplog.text
@@ -286,7 +286,7 @@ def test_rows_too_large_for_the_memory_are_read_again_and_again(clusters, tmp_pa
 def test_sparse_rows_too_large_to_be_dense_stay_sparse(rng, monkeypatch):
     x = scipy.sparse.random(1500, 40, 0.2, format="csr", dtype=np.float32, random_state=0)
     expected = KNNGraph.build(x, 10, random_state=0)
-    monkeypatch.setattr(_rows, "available_memory", lambda: 1000)
+    monkeypatch.setattr(_rows, "free_host_memory", lambda: 1000)
     assert isinstance(_rows.prepare("f", x, "euclidean"), _rows.StoredRows)
     graph = KNNGraph.build(x, 10, random_state=0)
     np.testing.assert_allclose(graph.distances, expected.distances, rtol=1e-4, atol=1e-6)
