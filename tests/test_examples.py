@@ -55,6 +55,16 @@ CASES = {
         {"rows.npy", "map.npy", "map.png"},
         [("", 5_859, 5_859), (r"trustworthiness of \d+ rows", 0.9, 1)],
     ),
+    "place_with_dask": (
+        FEW,
+        {"map", "map.png", "model"},
+        [("", 600, 600), ("places given here", 0, 1e-5)],
+    ),
+    "place_with_ray": (
+        FEW,
+        {"map.parquet", "map.png", "model"},
+        [("", 600, 600), ("places given here", 0, 1e-5)],
+    ),
     "kernels": (
         ["--rows", "600", "--compiler", "aot_eager"],
         {"map.png"},
@@ -67,11 +77,15 @@ CASES = {
     ),
 }
 
+ENGINES = {"place_with_dask": "dask.array", "place_with_ray": "ray.data"}
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_example(name, tmp_path):
     arguments, files, figures = CASES[name]
     pytest.importorskip("matplotlib", reason="the examples draw: pip install 'fastpdr[plot]'")
+    if name in ENGINES:
+        pytest.importorskip(ENGINES[name], reason="pip install 'fastpdr[engines]'")
     environment = {key: value for key, value in os.environ.items() if key != "FASTPDR_DATA"}
     command = [sys.executable, EXAMPLES / f"{name}.py", "--output", tmp_path, *arguments]
     environment["PYTHONPATH"] = os.pathsep.join([str(EXAMPLES.parent), environment.get("PYTHONPATH", "")])
