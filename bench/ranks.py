@@ -1,6 +1,6 @@
 """One process against two of one thread each: quality of the map, rows per second, bytes received per step.
 
-    python bench/ranks.py [--rounds 5] [--seeds 3] [--json bench/results/ranks-cpu.json]
+    python bench/ranks.py [--rounds 5] [--seeds 6] [--json bench/results/ranks-cpu.json]
 
 Starts torchrun with one and two processes in turn, on digits and MNIST 5k for the quality (a fifth held out), on
 MNIST 5k with a network whose step is arithmetic for the speed. Medians over all epochs but each round's first. The
@@ -159,19 +159,14 @@ def launch(ranks: int, part: str, number: int) -> Any:
 
 
 def summary(rounds: dict[int, list[Any]], maps: dict[int, Any]) -> dict[str, Any]:
-    """Rows per second and their ratio; mean scores over the seeds, and their difference."""
+    """Rows per second and their ratio; scores of the seeds compared."""
     seconds = {ranks: [s for found in every for s in found["seconds"]] for ranks, every in rounds.items()}
     rows = rounds[1][0]["rows"]
     rates = {ranks: rows / statistics.median(times) for ranks, times in seconds.items()}
-    scores: dict[str, Any] = {}
+    scores = {}
     for key in sorted({name.rsplit(" ", 1)[0] for name in maps[1]}):
         names = [name for name in maps[1] if name.rsplit(" ", 1)[0] == key]
-        measures = maps[1][names[0]]["scores"]
-        means = {
-            ranks: {m: statistics.mean(found[name]["scores"][m] for name in names) for m in measures}
-            for ranks, found in maps.items()
-        }
-        scores[key] = {m: {"1": one, "2": means[2][m], "difference": means[2][m] - one} for m, one in means[1].items()}
+        scores[key] = {m: compared(maps, names, m) for m in maps[1][names[0]]["scores"]}
     return {
         "rows_per_second": rates,
         "ratio": rates[2] / rates[1],
@@ -184,12 +179,20 @@ def summary(rounds: dict[int, list[Any]], maps: dict[int, Any]) -> dict[str, Any
     }
 
 
+def compared(maps: dict[int, Any], names: list[str], measure: str) -> dict[str, float]:
+    """Means over the seeds of one and two ranks, their difference, and the standard error of that."""
+    values = [[maps[ranks][name]["scores"][measure] for name in names] for ranks in (1, 2)]
+    means = [statistics.mean(every) for every in values]
+    errors = [statistics.variance(every) / len(names) if len(names) > 1 else 0.0 for every in values]
+    return {"1": means[0], "2": means[1], "difference": means[1] - means[0], "standard_error": sum(errors) ** 0.5}
+
+
 def main() -> None:
     """Measure all, or the part of a process that torchrun has started."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--json", type=Path, default=ROOT / "bench" / "results" / "ranks-cpu.json")
     parser.add_argument("--part", choices=["speed", "quality"], help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, help=argparse.SUPPRESS)

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from fastpdr._sparse import csr_tensor
-from fastpdr.data import BLOCK_ELEMENTS
 from fastpdr.training.batches import Batch, EdgeBatches
 from fastpdr.training.feed import Fed, feed
 from fastpdr.training.objectives.base import Objective
@@ -99,11 +98,7 @@ class RankShare(Share):
             return gathered(source, rows)
         if self.hold is None:
             return HeldRows(source, rows)
-        result = torch.empty(len(rows), *source.shape[1:], device=self.hold)
-        step = max(1, BLOCK_ELEMENTS // max(1, math.prod(source.shape[1:])))
-        for begin in range(0, len(rows), step):
-            result[begin : begin + step] = gathered(source, rows[begin : begin + step]).to(self.hold)
-        return result
+        return gathered(source, rows).to(self.hold)
 
     def neighbors(self, near: torch.Tensor) -> torch.Tensor:
         own = (near >= self.begin) & (near < self.end)
@@ -168,13 +163,17 @@ class HeldRows(PreparedRows):
     """
 
     def __init__(self, source: PreparedRows, rows: torch.Tensor) -> None:
-        self.source, self.rows, self.device = source, rows, source.device
-        self.shape = (len(rows), *source.shape[1:])
+        self.source, self.rows, self.device = source, rows.to(source.device), source.device
+        self.shape, self.piece = (len(rows), *source.shape[1:]), source.piece
 
     @property
     def in_memory(self) -> bool:
         """Whether the source is."""
         return self.source.in_memory
+
+    def block(self, begin: int, end: int) -> torch.Tensor:
+        """Rows begin .. end - 1."""
+        return self.take(torch.arange(begin, end, device=self.device))
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """The raw rows of these numbers."""
@@ -193,7 +192,7 @@ class _Encoder(nn.Module):
 
     def __init__(self, ranks: Ranks, network: nn.Module, example: torch.Tensor) -> None:
         super().__init__()
-        self.example = example[:1]
+        self.example, self.ranks = example[:1], ranks
         self.network = ranks.parallel(network)
         self._prepare(network)
 
@@ -203,8 +202,11 @@ class _Encoder(nn.Module):
 
     def _prepare(self, network: nn.Module) -> None:
         """Run it once in vain: the order in which gradients are summed is settled, for resumed trainings too."""
+        before = self.ranks.received["gradient"]
         with torch.random.fork_rng(devices=[self.example.device] if self.example.is_cuda else []):
             (0.0 * self.network(self.example)).sum().backward()
+        self.ranks.received["start"] += self.ranks.received["gradient"] - before
+        self.ranks.received["gradient"] = before
         unused = [name for name, value in network.named_parameters() if value.requires_grad and value.grad is None]
         if unused:
             raise ValueError(

@@ -17,11 +17,13 @@ from torch import nn
 
 import fastpdr
 from fastpdr import KNNGraph, ParametricTSNE, ParametricUMAP, metrics
+from fastpdr.data import TensorRows
 from fastpdr.graph import fuzzy_set, inverted, perplexity_affinities
 from fastpdr.graph.sharded import NeighborShard, own_rows, whole
 from fastpdr.training.batches import RandomBatches
 from fastpdr.training.objectives import BatchTSNE, Curve, NeighborTSNE, PairObjective
 from fastpdr.training.ranks import Ranks, distributed
+from fastpdr.training.rows import AsFloat32, PreparedRows, gathered
 from fastpdr.training.share import RankShare, Share, apportioned, edge_batches, share_of
 from fastpdr.training.step import Step
 from fastpdr.training.terms import GlobalCorrelation, Landmarks
@@ -270,3 +272,21 @@ def test_one_process_is_a_group_of_one():
 def test_edges_are_apportioned_by_weight():
     assert apportioned(10, [1.0, 1.0, 2.0]) == [3, 2, 5] or apportioned(10, [1.0, 1.0, 2.0]) == [2, 3, 5]
     assert apportioned(4, [1.0, 1e-9]) == [4, 1]
+
+
+@pytest.mark.parametrize("hold", [None, torch.device("cpu")])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_rank_holds_its_rows_and_their_neighbours(hold, whole):
+    """Of a matrix, or of rows that are made as they are asked for."""
+
+    class Second(Ranks):
+        rank, size = 1, 2
+
+    near = torch.randint(N, (N // 2, 5), generator=torch.Generator().manual_seed(0))
+    share = RankShare(Second(), N, near, 0, hold)
+    rows = torch.from_numpy(X)
+    held = share.held(rows if whole else PreparedRows(TensorRows(rows), AsFloat32()))
+    assert isinstance(held, torch.Tensor) == (whole or hold is not None)
+    assert len(held) == N // 2 + len(set(near[near < N // 2].tolist()))
+    assert torch.equal(gathered(held, torch.arange(N // 2)), rows[N // 2 :])
+    assert torch.equal(gathered(held, share.neighbors(near).flatten()), rows[near.flatten()])
