@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 import fastpdr
 from fastpdr import KNNGraph, ParametricTSNE, ParametricUMAP, metrics
 from fastpdr.data import TensorRows
+from fastpdr.estimators import base
 from fastpdr.graph import fuzzy_set, inverted, perplexity_affinities
 from fastpdr.graph.sharded import NeighborShard, own_rows, whole
 from fastpdr.training.batches import RandomBatches
@@ -134,6 +136,15 @@ def maps(ranks, folder):
     with distributed():
         labelled = ParametricUMAP(**SHORT, init="pca", max_time=100.0).fit(X, load_digits().target[:N])
     results["graph"] = labelled.graph_
+    path = folder / f"rows-{ranks.rank}.npy"
+    np.save(path, X)
+    planned = base.plan_of
+    base.plan_of = lambda *arguments: replace(planned(*arguments), rows="by batch")
+    with distributed():
+        results["streamed"] = ParametricUMAP(**SHORT, neighbor_noise=0.5).fit(path).embedding_
+    base.plan_of = planned
+    with distributed():
+        results["held"] = ParametricUMAP(**SHORT, neighbor_noise=0.5).fit(X).embedding_
     return results
 
 
@@ -232,6 +243,12 @@ def test_fits_give_the_same_bits_on_all_ranks_twice_and_resumed(results, method)
             assert losses == first[0]
             assert np.array_equal(embedding, first[1])
             assert np.array_equal(placed, embedding)
+
+
+def test_rows_of_a_file_are_read_by_batch_where_they_do_not_fit(results):
+    """A thread draws and reads ahead, of the own rows and their neighbours: the map is that of rows in memory."""
+    for found in results:
+        assert np.array_equal(found["maps"]["streamed"], results[0]["maps"]["held"])
 
 
 def test_labels_see_the_whole_graph(results):
