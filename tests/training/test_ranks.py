@@ -148,7 +148,7 @@ def maps(ranks, folder):
     return results
 
 
-def fails(ranks):
+def fails(ranks, folder):
     """What is refused before a training, by which words."""
     messages = {}
 
@@ -164,6 +164,11 @@ def fails(ranks):
     note("decoder", lambda: decoder.fit(X))
     note("batch norm", lambda: norm.fit(X))
     note("few rows", lambda: share_of(ranks, 3, None, 0, [nn.Linear(2, 2)], []))
+    note("other rows", lambda: ParametricTSNE(**SHORT).fit(X + ranks.rank))
+    try:
+        ParametricTSNE(**SHORT, neighbor_noise=0.5, checkpoint_dir=folder / "tsne", resume=True).fit(X)
+    except ValueError as error:
+        messages["other ranks"] = str(error)
     note("correlation", lambda: share_of(ranks, N, None, 0, [nn.Linear(2, 2)], [GlobalCorrelation(1.0)]))
     return messages
 
@@ -182,7 +187,7 @@ def work(rank, size, port, folder):
         for name in OBJECTIVES:
             for dtype in (torch.float32, torch.float64):
                 results[name, dtype] = gradients(name, dtype, ranks)
-    results |= {"maps": maps(ranks, folder), "fails": fails(ranks)}
+    results |= {"maps": maps(ranks, folder), "fails": fails(ranks, folder)}
     torch.save(results, folder / f"{rank}.pt")
 
 
@@ -260,10 +265,13 @@ def test_labels_see_the_whole_graph(results):
 
 def test_what_cannot_be_cut_is_refused_before_a_training(results):
     for found in results:
-        assert {name: message.split(": ")[1][:16] for name, message in found["fails"].items()} == {
+        messages = found["fails"]
+        assert f"other settings (number of ranks was {len(results)}, is None)" in messages.pop("other ranks")
+        assert {name: message.split(": ")[1][:16] for name, message in messages.items()} == {
             "decoder": "decoders and glo",
             "batch norm": "encoder must not",
             "few rows": "X must have at l",
+            "other rows": "X must be the sa",
             "correlation": "decoders and glo",
         }
 
