@@ -35,6 +35,7 @@ from fastpdr.estimators.resolve import (
     first_rows,
     forked_generators,
     home_of,
+    in_one_piece,
     measure_noise,
     place,
     prepared,
@@ -205,6 +206,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self._validate_params()
         data, name = validated(self, X, minimum=2, reset=start is None), type(self).__name__
         device, ranks = resolve_device(self.device), current()
+        if data.device.type == "cuda" and data.device != torch.empty(0, device=device).device:
+            data = TensorRows(data.block(0, len(data)).to(device))
         require_same(data, ranks, name)
         (n, d), wide = data.shape, widened(data.block(0, 0)).itemsize
         plan = plan_of(self, n, d, data.dtype, data.in_memory)
@@ -222,7 +225,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         advice = "take a smaller batch_size, narrower hidden_dims or another encoder, or device='cpu'"
         with forked_generators(seed, device), explained_memory(name, data.shape, advice):
             own = self.encoder is not None
-            raw = widened(data.block(0, len(data))).contiguous().to(home) if whole else data
+            raw = in_one_piece(data).to(home) if whole else data
             scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(home)
             rows = prepared(raw, scaling)
             axes = ranks.same(projection_of(rows) if start is None and not own else None)

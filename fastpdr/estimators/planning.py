@@ -6,6 +6,7 @@ itself (Python, PyTorch, FAISS: some 400 MB) is there already. Rows that are giv
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -263,7 +264,10 @@ class _Parts:
         on_device = self.cuda and whole and home_of(whole_bytes(n, d, self.wide), device) == device
         self.home = "device" if on_device else "host"
         self.width = PROJECTED_WIDTH if not self.own and d > WIDE and n > PROJECTED_WIDTH else d
-        self.k, self.batch = estimator._count_neighbors(n), min(n, estimator._batch_size(n))
+        with warnings.catch_warnings():  # of n_neighbors beyond the rows, which the fit has as well
+            warnings.simplefilter("ignore")
+            self.k = estimator._count_neighbors(n)
+        self.batch = min(n, estimator._batch_size(n))
         self.given = estimator.precomputed_knn is not None
         self.search = self._search()
 

@@ -31,7 +31,8 @@ class PreparedRows(Rows):
     dtype = torch.float32
 
     def __init__(self, raw: Rows, prepare: nn.Module) -> None:
-        self.raw, self.device, self.module = raw, raw.device, prepare.to(raw.device)
+        # A copy: the network that is trained may have the module too, and move it to another device.
+        self.raw, self.device, self.module = raw, raw.device, copy.deepcopy(prepare).to(raw.device)
         self._moved = {self.device: self.module}
         self.piece = max(1, PIECE_ELEMENTS // math.prod(raw.shape[1:]))
         self.shape = (len(raw), *self.finish(raw.block(0, 1)).shape[1:])

@@ -205,6 +205,33 @@ print(memory("VmHWM") - before)
     assert float(done.stdout) < 350  # the rows that are placed are 600 MB, 1.2 GB in float32
 
 
+def test_bytes_of_a_file_are_learnt_from_without_a_copy_of_the_whole(tmp_path):
+    """120 MB of uint8, of which a float32 matrix alone would be 480 MB."""
+    program = """
+import sys, numpy as np
+from fastpdr import ParametricTSNE
+rng = np.random.default_rng(0)
+settings = {"affinity": "batch", "neighbor_noise": 0, "hidden_dims": (16,), "n_epochs": 1, "random_state": 0}
+ParametricTSNE(**settings).fit(rng.normal(size=(200, 5)))
+rows = np.lib.format.open_memmap(sys.argv[1], mode="w+", dtype=np.uint8, shape=(300_000, 400))
+for begin in range(0, 300_000, 30_000):
+    rows[begin : begin + 30_000] = rng.integers(0, 255, (30_000, 400), dtype=np.uint8)
+rows.flush()
+del rows
+
+def memory(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) / 1000
+
+before = memory("VmHWM")
+model = ParametricTSNE(**settings, max_time=2, memory_limit="500MB").fit(np.load(sys.argv[1], mmap_mode="r"))
+assert np.isfinite(model.embedding_).all() and model.embedding_.std() > 0
+print(memory("VmHWM") - before)
+"""
+    file = str(tmp_path / "bytes.npy")
+    done = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 400
+
+
 # Bad input ------------------------------------------------------------------------------------------------------------
 
 
