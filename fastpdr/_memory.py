@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_limit: ContextVar[int] = ContextVar("_limit", default=sys.maxsize)
 V2 = ("memory.max", "memory.current", "inactive_file")
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
@@ -50,9 +54,19 @@ def in_words(size: float) -> str:
     return f"{size:.3g} TB"
 
 
+@contextmanager
+def limited_to(size: int) -> Iterator[None]:
+    """Let :func:`free_host_memory` find no more than so many bytes: a limit that somebody else has set."""
+    token = _limit.set(size)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
 def free_host_memory(root: Path = Path("/")) -> int:
     """Bytes that this process can still take; `root` is where the system's files are."""
-    free = _available(root)
+    free = min(_available(root), _limit.get())
     for folder, names in _control_groups(root):
         limit, used = (_number(folder / name) for name in names[:2])
         if limit is not None and used is not None:

@@ -64,3 +64,9 @@ def test_control_groups_of_version_1(tmp_path):
 
 def test_this_machine():
     assert 10**6 < _memory.free_host_memory() < 10**14
+
+
+def test_a_limit_counts_while_it_is_set():
+    with _memory.limited_to(1000):
+        assert _memory.free_host_memory() == 1000
+    assert _memory.free_host_memory() > 10**6

@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from fastpdr._memory import limited_to
 from fastpdr._progress import LOG, phase
 from fastpdr.data import Rows, TensorRows, widened
 from fastpdr.estimators.graphs import fitting_graph, given_graph
@@ -223,7 +224,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         if home != device or plan.rows != "whole":
             LOG.info("%s: X stays where it is; batches are made of it ahead of the training", name)
         advice = "take a smaller batch_size, narrower hidden_dims or another encoder, or device='cpu'"
-        with forked_generators(seed, device), explained_memory(name, data.shape, advice):
+        with forked_generators(seed, device), explained_memory(name, data.shape, advice), limited_to(plan.limit):
             own = self.encoder is not None
             raw = in_one_piece(data).to(home) if whole else data
             scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(home)

@@ -338,7 +338,8 @@ class _Parts:
         coded = d > inverted.UNCODED_DIMENSIONS
         kept = min(d, inverted.CODED_DIMENSIONS)
         entry = (kept / 2 if coded else 4 * d) + 8
-        return int(1.3 * n * entry), 4 * d * max(2 * min(n, max(20_000, 64 * lists)), min(n, 4 * inverted.ROWS_AT_ONCE))
+        learning, adding = min(n, max(20_000, 64 * lists)), min(n, 16 * inverted.ROWS_AT_ONCE)
+        return int(1.5 * n * entry), 4 * d * max(2 * learning, adding)
 
     def _of_similarities(self) -> Iterator[Part]:
         n, edges = self.n, self._edges()

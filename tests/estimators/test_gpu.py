@@ -10,6 +10,7 @@ from torch import nn
 
 from fastpdr import MultiscaleParametricTSNE, ParametricLargeVis, ParametricTSNE, ParametricUMAP
 from fastpdr._precision import full_float32
+from fastpdr.data import open_rows
 from fastpdr.estimators import base, resolve
 from fastpdr.metrics import trustworthiness
 
@@ -55,7 +56,7 @@ def test_rows_are_placed_in_full_float32_and_switches_are_put_back(X):
     before = [switch.fp32_precision for switch in SWITCHES]
     assert "tf32" in before
     network = Watching(8, 2)
-    resolve.place(network, X, 2)
+    resolve.place(network, open_rows("test", X), 2)
     assert "tf32" not in network.seen
     assert [switch.fp32_precision for switch in SWITCHES] == before
     assert torch.backends.cuda.matmul.allow_tf32
