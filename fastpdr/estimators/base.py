@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Hidden, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from fastpdr._memory import limited_to
+from fastpdr._memory import in_words, limited_to
 from fastpdr._progress import LOG, phase
 from fastpdr.data import Rows, TensorRows, widened
 from fastpdr.estimators.graphs import fitting_graph, given_graph
@@ -213,7 +213,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         (n, d), wide = data.shape, widened(data.block(0, 0)).itemsize
         plan = plan_of(self, n, d, data.dtype, data.in_memory)
         plan.require()
-        LOG.debug("%r", plan)
+        LOG.debug("%s: rows held %s, %s of memory at most", name, plan.rows, in_words(plan.host))
         checkpoints = open_checkpoints(self, data, y, landmarks, start, device, ranks)
         seed = draw_seed(self.random_state) if checkpoints is None or checkpoints.seed is None else checkpoints.seed
         seed = ranks.same(seed)
