@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         to_onnx,
     )
     from fastpdr.graph import KNNGraph
+    from fastpdr.training.ranks import distributed
 
 __all__ = [
     "KNNGraph",
@@ -47,6 +48,7 @@ __all__ = [
     "Shards",
     "__version__",
     "build_info",
+    "distributed",
     "graph",
     "load",
     "load_label_encoder",
@@ -71,6 +73,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"fastpdr.{name}")
     if name == "KNNGraph":
         return import_module("fastpdr.graph").KNNGraph
+    if name == "distributed":
+        return import_module("fastpdr.training.ranks").distributed
     if name in __all__:
         return getattr(import_module("fastpdr.estimators"), name)
     raise AttributeError(f"module 'fastpdr' has no attribute {name!r}")

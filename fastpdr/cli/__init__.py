@@ -173,30 +173,33 @@ def _fit(
     files, or the built-in set: digits.  The folder gets the model, the map of DATA, a picture of it, metrics.json, and
     report.html with all of it.  Labels colour the picture and judge the map; no method learns from them here.
     .npy files and folders of them may be larger than memory; of more than 256 MB, up to 20,000 rows are judged.
+    Several processes learn one map: torchrun --nproc-per-node N -m fastpdr fit ...
     """
     from fastpdr.cli import data, formats
     from fastpdr.cli.fit import run
     from fastpdr.cli.output import refuse_used_folder
 
     _refuse_other_options(method, parameters)
-    refuse_used_folder(output, overwrite, "--output")
     if file_format == "npy" and neighbors is not None:
         raise click.UsageError("--neighbors is for --format csv and parquet, not for npy")
     if file_format != "npy":
         formats.require("writing", f".{file_format}")
-    table = data.read(source, labels, whole=False)
     given = {name: value for name, value in parameters.items() if value is not None}
-    estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet)
-    run(
-        table,
-        estimator,
-        output,
-        f".{file_format}",
-        held_out=held_out,
-        neighbors=neighbors,
-        quiet=quiet,
-        embedding_in_model=embedding_in_model,
-    )
+    with fastpdr.distributed() as ranks:
+        if ranks.rank == 0:
+            refuse_used_folder(output, overwrite, "--output")
+        table = data.read(source, labels, whole=False)
+        estimator = getattr(fastpdr, METHODS[method])(**given, verbose=not quiet and ranks.rank == 0)
+        run(
+            table,
+            estimator,
+            output,
+            f".{file_format}",
+            held_out=held_out,
+            neighbors=neighbors,
+            quiet=quiet,
+            embedding_in_model=embedding_in_model,
+        )
 
 
 def _refuse_other_options(method: str, parameters: dict[str, Any]) -> None:
@@ -259,7 +262,8 @@ def _run_config(
     if print_config:
         click.echo(configs.dump(config), nl=False)
         return
-    import_module(f"fastpdr.cli.{command}").run(config, overwrite=overwrite)
+    with fastpdr.distributed():
+        import_module(f"fastpdr.cli.{command}").run(config, overwrite=overwrite)
 
 
 @main.command("sweep")

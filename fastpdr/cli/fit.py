@@ -14,6 +14,7 @@ import numpy as np
 from fastpdr._files import save_array
 from fastpdr.cli import data, output, showing, tracked
 from fastpdr.cli.learning import Learnt, classes_of, learn, neighbors_of, require_fewer
+from fastpdr.training.ranks import current
 
 CONFIG = "train.yml"
 PARTS = {
@@ -36,7 +37,7 @@ def run(
     trackers: tracked.MakeTrackers | None = None,
     embedding_in_model: bool = False,
 ) -> None:
-    """Train, judge, write, report.
+    """Train, judge, write, report; where several processes train, rank 0 does the rest.
 
     Parameters
     ----------
@@ -73,6 +74,9 @@ def run(
     OSError
         A file cannot be written.
     """
+    if current().rank > 0:
+        learn(table, model, held_out=held_out, judged=False)
+        return
     with output.filled_folder(folder, PARTS) as aside:
         require_fewer(neighbors, table)
         learnt = learn(table, model, held_out=held_out, judged="metrics" not in without, trackers=trackers)

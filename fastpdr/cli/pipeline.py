@@ -11,6 +11,7 @@ import click
 from fastpdr._files import written_aside
 from fastpdr.cli import config as configs
 from fastpdr.cli import data, fit, formats, learning, output, tracked, train
+from fastpdr.training.ranks import current
 
 JOBLIB_SUFFIXES = (".joblib", ".pkl")
 METRICS = ("trustworthiness", "silhouette", "neighborhood_preservation", "final_loss", "training_time_seconds")
@@ -32,6 +33,9 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
         As :func:`fastpdr.cli.fit.run`; or there are older results.
     """
     out = config.output
+    if current().rank > 0:
+        learning.learn(train.read(config.data), train.make_model(config), judged=False)
+        return
     paths = [Path(path) for path in (out.model_path, out.embeddings_path, out.metrics_path)]
     _refuse_used(paths, overwrite or out.overwrite_existing)
     trackers = tracked.trackers_of(config)

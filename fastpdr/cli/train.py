@@ -8,6 +8,7 @@ from typing import Any
 
 from fastpdr.cli import config as configs
 from fastpdr.cli import data, fit, formats, output, tracked
+from fastpdr.training.ranks import current
 
 
 def run(config: configs.Config, *, overwrite: bool) -> None:
@@ -27,7 +28,8 @@ def run(config: configs.Config, *, overwrite: bool) -> None:
     """
     out = config.output
     folder = Path(out.model_dir) / out.model_name
-    output.refuse_used_folder(folder, overwrite or out.overwrite_existing, "output")
+    if current().rank == 0:
+        output.refuse_used_folder(folder, overwrite or out.overwrite_existing, "output")
     suffix = f".{out.embedding_format}"
     if suffix != ".npy":
         formats.require("writing", suffix)

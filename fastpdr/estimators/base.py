@@ -49,6 +49,7 @@ from fastpdr.estimators.resolve import (
 )
 from fastpdr.estimators.resuming import open_checkpoints
 from fastpdr.estimators.saving import save
+from fastpdr.estimators.together import find_neighbors, own_neighbors, place_together, require_same
 from fastpdr.graph import KNNGraph
 from fastpdr.metrics import trustworthiness
 from fastpdr.training import InputScaling, TrainingSettings, TrainingState, build_encoder, train
@@ -57,6 +58,7 @@ from fastpdr.training.checkpoints import Checkpoints
 from fastpdr.training.encoder import ACTIVATIONS, Reduction
 from fastpdr.training.loop import pretrain
 from fastpdr.training.objectives import Objective
+from fastpdr.training.ranks import current, watched
 from fastpdr.training.rows import AsFloat32, Source
 
 HIDDEN_DIMS = (512, 512, 256, 128)
@@ -196,6 +198,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         """
         return self._learn(X)
 
+    @watched
     def _learn(
         self, X: ArrayLike, y: Any = None, landmarks: Any = None, *, start: nn.Module | None = None
     ) -> ParametricEmbedding:
@@ -203,20 +206,22 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         begin = time.perf_counter()
         self._validate_params()
         data, name = validated(self, X, minimum=2, reset=start is None), type(self).__name__
-        device = resolve_device(self.device)
+        device, ranks = resolve_device(self.device), current()
         if data.device.type == "cuda" and data.device != torch.empty(0, device=device).device:
             data = TensorRows(data.block(0, len(data)).to(device))
+        require_same(data, ranks, name)
         (n, d), wide = data.shape, widened(data.block(0, 0)).itemsize
         plan = plan_of(self, n, d, data.dtype, data.in_memory)
         plan.require()
         LOG.debug("%s: rows held %s, %s of memory at most", name, plan.rows, in_words(plan.host))
-        checkpoints = open_checkpoints(self, data, y, landmarks, start, device)
+        checkpoints = open_checkpoints(self, data, y, landmarks, start, device, ranks)
         seed = draw_seed(self.random_state) if checkpoints is None or checkpoints.seed is None else checkpoints.seed
+        seed = ranks.same(seed)
         if checkpoints is not None:
             checkpoints.seed = seed
-        whole = plan.rows == "whole"
-        home = home_of(whole_bytes(n, d, wide), device) if whole else data.device
-        if home != device or not whole:
+        whole = plan.rows == "whole" and ranks.size == 1
+        home = home_of(whole_bytes(-(-n // ranks.size), d, wide), device) if plan.rows == "whole" else data.device
+        if home != device or plan.rows != "whole":
             LOG.info("%s: X stays where it is; batches are made of it ahead of the training", name)
         advice = "take a smaller batch_size, narrower hidden_dims or another encoder, or device='cpu'"
         with forked_generators(seed, device), explained_memory(name, data.shape, advice), limited_to(plan.limit):
@@ -224,9 +229,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             raw = in_one_piece(data).to(home) if whole else data
             scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(home)
             rows = prepared(raw, scaling)
-            axes = projection_of(rows) if start is None and not own else None
+            axes = ranks.same(projection_of(rows) if start is None and not own else None)
             inputs = prepared(raw, AsFloat32()) if own else rows if axes is None else reduced(rows, axes)
             encoder = self._make_encoder(scaling, inputs, start, device)
+            ranks.alike(encoder)
             network = encoder if own else encoder[1]
             generator = torch.Generator(home).manual_seed(seed)
             fit = Fit(
@@ -244,12 +250,16 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
                 generator,
             )
             objective, terms = self._make_objective(fit), self._make_terms(fit)
-            settings = self._make_settings(fit, objective, float(scaling.scale) if own else 1.0)
+            settings = ranks.same(self._make_settings(fit, objective, float(scaling.scale) if own else 1.0))
             target = self._initial_map(rows) if start is None else None
             if target is not None and (checkpoints is None or checkpoints.found is None):
                 pretrain(network, inputs, target, settings, fit.generator)
+                ranks.alike(network)
             whole_network = network if own else nn.Sequential(encoder[0], Reduction(axes).to(device), network)
-            state = self._run(network, fit, objective, settings, self._observer(whole_network), terms, checkpoints)
+            hold = home if plan.rows == "whole" else None
+            state = self._run(
+                network, fit, objective, settings, self._observer(whole_network), terms, checkpoints, hold
+            )
             if not own:
                 encoder[1].keep_outputs(self.n_components)
             if axes is not None:
@@ -259,7 +269,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self._count("n_samples_seen_", len(data), fit.resumed)
         self._count("training_seconds_", time.perf_counter() - begin, fit.resumed)
         with phase(f"{name}: placing {len(data)} rows"):
-            self.embedding_ = self._place(data, self.encoder_)
+            self.embedding_ = place_together(data, ranks, lambda part: self._place(part, self.encoder_))
         return self
 
     def fit_transform(self, X: ArrayLike, y: Any = None, **fit_params: Any) -> NDArray[np.float32]:
@@ -408,8 +418,8 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         k, name = self._count_neighbors(len(fit.X)), type(self).__name__
         given = given_graph(self.precomputed_knn, self.metric, name)
         if given is not None:
-            return fitting_graph(given, len(fit.X), k, name)
-        return KNNGraph.build(
+            return own_neighbors(fitting_graph(given, len(fit.X), k, name))
+        return find_neighbors(
             fit.raw.tensor if isinstance(fit.raw, TensorRows) else fit.raw,
             k,
             metric=self.metric,
@@ -513,19 +523,21 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         transform: Callable[[ArrayLike], NDArray[np.float32]],
         terms: Sequence[nn.Module],
         checkpoints: Checkpoints | None,
+        hold: torch.device | None,
     ) -> TrainingState:
-        callbacks: list[Callback | Callable[[TrainingState], bool | None]] = list(self.callbacks or ())
+        ranks = current()
+        watches = ranks.rank == 0
+        callbacks: list[Callback | Callable[[TrainingState], bool | None]] = list(self.callbacks or ()) * watches
         if self.early_stopping_patience is not None:
             callbacks.append(EarlyStopping(self.early_stopping_patience, self.early_stopping_min_delta))
-        if self.verbose:
+        if self.verbose and watches:
             callbacks.insert(0, ProgressBar(settings.n_epochs, type(self).__name__))
         LOG.debug("%s", settings)
         name, length = type(self).__name__, f"at most {settings.n_epochs} epochs of {objective.per_epoch} steps"
         try:
             with phase(f"{name}: training on {fit.device}, {length}"):
-                return train(
-                    network, fit.inputs, objective, settings, fit.generator, transform, callbacks, terms, checkpoints
-                )
+                others = (transform, callbacks, terms, checkpoints, ranks, hold)
+                return train(network, fit.inputs, objective, settings, fit.generator, *others)
         finally:
             close_callbacks(callbacks)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -16,14 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval
 from torch import nn
 
-from fastpdr._sparse import scipy_csr
 from fastpdr.estimators import presets
 from fastpdr.estimators.base import Fit, ParametricEmbedding
 from fastpdr.estimators.resolve import near_rows
+from fastpdr.estimators.together import on_whole, whole_graph
 from fastpdr.graph import KNNGraph, categorical_intersection
 from fastpdr.training import TrainingState
-from fastpdr.training.batches import EdgeBatches
 from fastpdr.training.objectives import Curve, Objective, PairObjective
+from fastpdr.training.ranks import current
+from fastpdr.training.share import edge_batches
 from fastpdr.training.terms import Landmarks
 
 FEW_ROWS = 10_000
@@ -120,13 +122,14 @@ class NeighborEmbedding(ParametricEmbedding):
     def _make_objective(self, fit: Fit) -> Objective:
         neighbors = self._neighbors(fit)
         graph = self._similarities(neighbors, fit)
-        if graph.values().numel() == 0 or not float(graph.values().max()) > 0:
+        ranks = current()
+        if not ranks.largest(float(graph.values().max()) if graph.values().numel() else 0.0)[0] > 0:
             raise ValueError(
                 f"{type(self).__name__}: no row has a neighbour with a weight, so there is nothing to learn"
             )
-        self.graph_ = scipy_csr(graph)
+        self.graph_ = whole_graph(graph)
         graph = graph.to(fit.rows.device)
-        batches = EdgeBatches(graph, self._batch_size(len(fit.rows)), None, fit.seed)
+        batches = edge_batches(graph, self._batch_size(len(fit.rows)), None, fit.seed, ranks)
         objective = PairObjective(graph.to(fit.device), self._curve(len(fit.rows)), batches)
         objective.neighbors = near_rows(neighbors, presets.NEIGHBORS)
         return objective
@@ -152,7 +155,9 @@ class NeighborEmbedding(ParametricEmbedding):
 
     def _supervised(self, graph: torch.Tensor, y: Any) -> torch.Tensor:
         """The graph with edges between unlike labels weakened."""
-        return graph if y is None else categorical_intersection(graph, y, self.target_weight)
+        if y is None:
+            return graph
+        return on_whole(graph, partial(categorical_intersection, y=y, target_weight=self.target_weight))
 
     @abstractmethod
     def _similarities(self, neighbors: KNNGraph, fit: Fit) -> torch.Tensor:

@@ -45,7 +45,7 @@ def place(
     device = parameter.device if parameter is not None else torch.device("cpu")
     network.eval()
     result = np.empty((len(X), width), dtype=np.float32)
-    size = ROWS_AT_ONCE if X.in_memory else max(1, min(ROWS_AT_ONCE, PLACED_ELEMENTS // math.prod(X.shape[1:])))
+    size = placed_at_once(X)
     bar = progress("placing", len(X), shown=verbose)
     with bar, torch.inference_mode(), torch.autocast(device.type, enabled=False), full_float32():
         for begin in range(0, len(X), size):
@@ -57,6 +57,11 @@ def place(
             result[begin : begin + size] = network(part)[:, :width].float().cpu().numpy()
             bar.update(len(part))
     return result
+
+
+def placed_at_once(X: Rows) -> int:
+    """Rows of a block that a network is run on."""
+    return ROWS_AT_ONCE if X.in_memory else max(1, min(ROWS_AT_ONCE, PLACED_ELEMENTS // math.prod(X.shape[1:])))
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -176,7 +181,7 @@ def measure_noise(rows: Source, generator: torch.Generator) -> float:
 def near_rows(graph: KNNGraph, count: int) -> torch.Tensor:
     """Up to ``count`` of the nearest rows ``[n, k]``; the row itself stands for one that is missing."""
     indices = torch.from_numpy(graph.indices[:, :count].copy())
-    return torch.where(indices < 0, torch.arange(len(indices))[:, None], indices)
+    return torch.where(indices < 0, graph.first + torch.arange(len(indices))[:, None], indices)
 
 
 def every_so_many(rows: Source, most: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ from fastpdr.data import Rows
 from fastpdr.estimators.saving import json_parameters
 from fastpdr.graph import KNNGraph
 from fastpdr.training.checkpoints import Checkpoints, digest
+from fastpdr.training.ranks import Ranks
 
 # Where a training runs, who watches it and how long it may take change no map, or are the user's to change.
 FREE = {
@@ -23,7 +24,7 @@ LONG = 200  # characters of a value that is rather hashed than shown
 
 
 def open_checkpoints(
-    estimator: Any, X: Any, y: Any, landmarks: Any, start: nn.Module | None, device: torch.device
+    estimator: Any, X: Any, y: Any, landmarks: Any, start: nn.Module | None, device: torch.device, ranks: Ranks
 ) -> Checkpoints | None:
     """The checkpoints of a fit, if the estimator is to keep such; with the one to go on from."""
     if estimator.checkpoint_dir is None:
@@ -36,6 +37,7 @@ def open_checkpoints(
         estimator.resume,
         data,
         settings_of(estimator, device),
+        ranks,
     )
 
 

@@ -21,6 +21,8 @@ from fastpdr.graph import perplexity_affinities
 from fastpdr.training.batches import EdgeBatches, RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState
 from fastpdr.training.objectives import BatchTSNE, NeighborTSNE, Objective
+from fastpdr.training.ranks import current
+from fastpdr.training.share import edge_batches
 
 FEWEST_EPOCHS = 20  # of a training by itself
 RANDOM_ROWS = 10_000  # up to which random batches hold enough of P
@@ -78,7 +80,7 @@ class TSNE(ParametricEmbedding):
         batch_size = self._batch_size(n)
         batches: RandomBatches | EdgeBatches = RandomBatches(n, batch_size, fit.generator)
         if n > RANDOM_ROWS:
-            batches = EdgeBatches(p, batch_size, math.ceil(n / batch_size), fit.seed)
+            batches = edge_batches(p, batch_size, math.ceil(n / batch_size), fit.seed, current())
         return NeighborTSNE(p.to(fit.device), self.dof, batches)
 
     def _compares_with_graph(self, n: int) -> bool:

@@ -6,6 +6,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from fastpdr.data import TensorRows
 from fastpdr.estimators.base import CHECKPOINT_EVERY, HIDDEN_DIMS, Fit
 from fastpdr.estimators.neighbors import FEW_ROWS, NeighborEmbedding, require_targets
 from fastpdr.estimators.resolve import place, prepared, require_width
+from fastpdr.estimators.together import on_whole
 from fastpdr.graph import KNNGraph, continuous_intersection, fuzzy_set
 from fastpdr.training import TrainingState, build_decoder
 from fastpdr.training.callbacks import Callback
@@ -271,7 +273,9 @@ class ParametricUMAP(NeighborEmbedding):
         if y is None or self.target_metric == "categorical":
             return self._supervised(graph, y)
         wanted = self.target_n_neighbors if self.target_n_neighbors > 1 else self.n_neighbors
-        return continuous_intersection(graph, y, self.target_weight, min(int(wanted), len(y)))
+        count = min(int(wanted), len(y))
+        change = partial(continuous_intersection, y=y, target_weight=self.target_weight, n_neighbors=count)
+        return on_whole(graph, change)
 
     def _curve(self, n: int) -> Curve:
         a, b = self.a, self.b

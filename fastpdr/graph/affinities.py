@@ -62,14 +62,13 @@ def perplexity_affinities(graph: KNNGraph, perplexities: float | Sequence[float]
     _require_graph("perplexity_affinities", graph)
     _require_neighbors(graph, perplexities)
     indices, distances = as_tensor(graph.indices), as_tensor(graph.distances)
-    p, exponent = torch.empty_like(distances), _exponent(distances)
+    p, exponent = torch.empty_like(distances), _exponent(graph)
     # No row needs another, and so no copy of all distances.
-    for begin in range(0, graph.n, ROWS_AT_ONCE):
+    for begin in range(0, len(p), ROWS_AT_ONCE):
         part = slice(begin, begin + ROWS_AT_ONCE)
         p[part], _ = ops.perplexity_search((distances[part] / 2.0**exponent).square(), perplexities)
-    lonely = int((indices[:, 0] < 0).sum())  # what is missing stands last
-    factor = 0.5 / max(1, graph.n - lonely)
-    return ops.symmetrize(indices, p, sum_factor=factor)
+    lonely = int(graph.total(float((indices[:, 0] < 0).sum())))  # what is missing stands last
+    return graph.symmetrized(p, 0.5 / max(1, graph.n - lonely))
 
 
 @phase("fuzzy set of neighbours")
@@ -114,14 +113,14 @@ def fuzzy_set(graph: KNNGraph, set_op_mix_ratio: float = 1.0, local_connectivity
         raise ValueError(f"fuzzy_set: set_op_mix_ratio must be from 0 to 1, got {ratio!r}")
     weights = ops.fuzzy_weights(as_tensor(graph.distances), local_connectivity=local_connectivity)[0]
     # mix (A + Aᵀ - A∘Aᵀ) + (1 - mix) A∘Aᵀ
-    return ops.symmetrize(as_tensor(graph.indices), weights, sum_factor=float(ratio), product_factor=1.0 - 2.0 * ratio)
+    return graph.symmetrized(weights, float(ratio), 1.0 - 2.0 * ratio)
 
 
-def _exponent(distances: torch.Tensor) -> int:
+def _exponent(graph: KNNGraph) -> int:
     """Of the power of two by which distances of any scale become about 1 at most, which a perplexity does not see."""
-    parts = (part[part < torch.inf] for part in distances.split(ROWS_AT_ONCE))
+    parts = (part[part < torch.inf] for part in as_tensor(graph.distances).split(ROWS_AT_ONCE))
     largest = max((float(part.max()) for part in parts if len(part)), default=0.0)
-    return math.frexp(largest)[1]
+    return math.frexp(graph.largest(largest))[1]
 
 
 def _require_graph(function: str, graph: object) -> None:

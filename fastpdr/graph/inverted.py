@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ import torch
 from fastpdr._sparse import index_dtype
 from fastpdr.graph._rows import AnyRows
 from fastpdr.graph.search import Found, Progress, exact, import_faiss, ranked, squared_distances, threads
+
+if TYPE_CHECKING:
+    from fastpdr.graph.sharded import Exchange
 
 TARGET_RECALL = 0.95
 SEARCHED_RECALL = 0.94  # before the look at neighbours' neighbours, which adds 0.01 to 0.1
@@ -68,11 +71,14 @@ def worthwhile(rows: AnyRows) -> bool:
     return rows.squared and n > 1000 and n * n * (d + OPERATIONS_PER_PAIR) > EXACT_OPERATIONS
 
 
-def approximate(rows: AnyRows, k: int, seed: int, progress: Progress) -> tuple[Found, dict[str, Any]] | None:
+def approximate(
+    rows: AnyRows, k: int, seed: int, progress: Progress, exchange: Exchange | None = None
+) -> tuple[Found, dict[str, Any]] | None:
     """About 95% of the k nearest others of every row, or more, and how they were found; None where lists do not help.
 
     Distances are squared; indices are int32 where these are enough. Rows for which lists hold fewer than k others are
-    searched exactly. Beside the rows and the result, there are the codes or a copy of the indices, never both.
+    searched exactly. Beside the rows and the result, there are the codes or a copy of the indices, never both. Of
+    several processes each makes the same index and searches for the rows of its shard.
     """
     n = rows.shape[0]
     rng = np.random.default_rng(seed)
@@ -85,16 +91,20 @@ def approximate(rows: AnyRows, k: int, seed: int, progress: Progress) -> tuple[F
             break
     else:
         return None
-    found = _search_all(search, rows, k, progress)
+    begin, end = (0, n) if exchange is None else exchange.shard(n)
+    judged = (judges >= begin) & (judges < end)
+    found = _search_all(search, rows, range(begin, end), k, progress)
     settings = search.settings()
     del search
     _give_back()
     recall = 0.0
     for _ in range(MOST_EXPLORATIONS):
         if recall < TARGET_RECALL:
-            _explore(rows, found, k, progress)
-            recall = recall_of(found[1][judges], truth[SAMPLE_ROWS:])
-    _complete(rows, found, k, progress)
+            _explore(rows, begin, found, k, progress, exchange)
+            own = recall_of(found[1][judges[judged] - begin], truth[SAMPLE_ROWS:][judged]) if judged.any() else 0.0
+            hits = own * int(judged.sum())
+            recall = (hits if exchange is None else exchange.total(hits)[0]) / len(judges)
+    _complete(rows, begin, found, k, progress)
     return found, {**settings, "recall": round(recall, 4)}
 
 
@@ -167,40 +177,43 @@ def _rank(rows: AnyRows, anchors: torch.Tensor, candidates: torch.Tensor, k: int
     return indices.masked_fill(distances == torch.inf, -1), distances
 
 
-def _search_all(search: Search, rows: AnyRows, k: int, progress: Progress) -> Found:
-    n = rows.shape[0]
-    found = torch.empty(n, k, dtype=index_dtype(n, 0)), torch.empty(n, k)
+def _search_all(search: Search, rows: AnyRows, anchors: range, k: int, progress: Progress) -> Found:
+    found = torch.empty(len(anchors), k, dtype=index_dtype(rows.shape[0], 0)), torch.empty(len(anchors), k)
     label = f"{search.name}, {search.probes} lists"
-    _in_blocks(found, label, progress, lambda anchors: _nearest(search, rows, anchors, k))
+    _in_blocks(found, anchors.start, label, progress, lambda part: _nearest(search, rows, part, k))
     return found
 
 
-def _explore(rows: AnyRows, found: Found, k: int, progress: Progress) -> None:
+def _explore(rows: AnyRows, begin: int, found: Found, k: int, progress: Progress, exchange: Exchange | None) -> None:
     """Look at the neighbours of neighbours, of all rows as they were before."""
     indices = found[0]
     near = indices[:, :EXPLORED_NEIGHBORS].clone()
     nearer = near[:, :NEIGHBORS_OF_EACH]
+    if exchange is not None:
+        nearer = torch.cat(exchange.gather(nearer.contiguous(), "neighbours"))
 
     def explore(anchors: torch.Tensor) -> Found:
-        first = near[anchors].long()
+        first = near[anchors - begin].long()
         second = nearer[first.clamp_min(0)].long().masked_fill((first < 0)[:, :, None], -1)
-        return _rank(rows, anchors, torch.cat([indices[anchors].long(), second.flatten(1)], 1), k)
+        return _rank(rows, anchors, torch.cat([indices[anchors - begin].long(), second.flatten(1)], 1), k)
 
-    _in_blocks(found, "neighbours of neighbours", progress, explore)
+    _in_blocks(found, begin, "neighbours of neighbours", progress, explore)
 
 
-def _complete(rows: AnyRows, found: Found, k: int, progress: Progress) -> None:
+def _complete(rows: AnyRows, begin: int, found: Found, k: int, progress: Progress) -> None:
     """Search rows exactly that have fewer than k others."""
     short = (found[0][:, -1] < 0).nonzero()[:, 0]
     if len(short):
-        indices, distances = exact(rows, short, k, "faiss", progress)
+        indices, distances = exact(rows, begin + short, k, "faiss", progress)
         found[0][short], found[1][short] = indices.to(found[0].dtype), distances
 
 
-def _in_blocks(found: Found, label: str, progress: Progress, search: Callable[[torch.Tensor], Found]) -> None:
-    """Put what is found for each block of rows into its place."""
+def _in_blocks(
+    found: Found, first: int, label: str, progress: Progress, search: Callable[[torch.Tensor], Found]
+) -> None:
+    """Put what is found for each block of rows, of which the first has this number, into its place."""
     with progress(label, len(found[0])) as bar:
-        for anchors in torch.arange(len(found[0])).split(ROWS_AT_ONCE):
-            begin, end = int(anchors[0]), int(anchors[-1]) + 1
+        for anchors in torch.arange(first, first + len(found[0])).split(ROWS_AT_ONCE):
+            begin, end = int(anchors[0]) - first, int(anchors[-1]) + 1 - first
             found[0][begin:end], found[1][begin:end] = search(anchors)
             bar.update(len(anchors))

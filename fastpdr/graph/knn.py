@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from fastpdr import ops
 from fastpdr._files import written_aside
 from fastpdr._progress import LOG, phase, progress
 from fastpdr.data import as_tensor
@@ -39,6 +40,9 @@ from fastpdr.graph.search import (
     thread_count,
     threads,
 )
+
+if TYPE_CHECKING:
+    from fastpdr.graph.sharded import Exchange
 
 BACKENDS = ("auto", "faiss", "torch")
 FORMAT = "fastpdr.KNNGraph 1"
@@ -103,6 +107,23 @@ class KNNGraph:
         return self.indices.shape[1]
 
     @property
+    def first(self) -> int:
+        """The row that the arrays begin with: 0, but where several processes have each a part of the rows."""
+        return 0
+
+    def total(self, value: float) -> float:
+        """The sum of what was counted in these rows, over all rows."""
+        return value
+
+    def largest(self, value: float) -> float:
+        """The maximum of what was found in these rows, over all rows."""
+        return value
+
+    def symmetrized(self, values: torch.Tensor, sum_factor: float, product_factor: float = 0.0) -> torch.Tensor:
+        """:func:`fastpdr.ops.symmetrize` of the neighbours and values ``[n, k]`` of theirs."""
+        return ops.symmetrize(as_tensor(self.indices), values, sum_factor=sum_factor, product_factor=product_factor)
+
+    @property
     def backend(self) -> str:
         """Who searched: "faiss", "torch" or "precomputed"."""
         return self.settings.get("backend", "precomputed")
@@ -158,23 +179,17 @@ class KNNGraph:
         ImportError
             If backend is "faiss" and that is not installed.
         """
-        function = "KNNGraph.build"
-        metric = known_metric(function, metric)
-        backend = _chosen_backend(function, backend, metric, X)
-        count = thread_count(function, n_jobs)
-        seed = _seed(function, random_state)
-        with phase(f"{function}: X read"):
-            rows = prepare(function, X, metric)
-        n, d = rows.shape
-        k = _neighbors(function, n_neighbors, n)
-        moved = backend == "faiss" and rows.device.type != "cpu" and not (gpu_faiss() and rows.squared)
-        if moved and isinstance(rows, Rows):
-            rows = Rows(rows.matrix.cpu(), rows.metric, rows.unit)
-        with phase(f"{k} neighbours of {n} rows of {d} columns"), threads(count, faiss_reads(rows.device)):
-            found, settings = _search(rows, k, backend, seed, _progress(verbose))
-        unit = rows.unit
-        del rows  # before the result takes its last form
-        graph = cls(*_arrays(found, metric, unit), metric, {"backend": backend, **settings}, X)
+        (indices, distances), metric, settings = searched(
+            "KNNGraph.build",
+            X,
+            n_neighbors,
+            metric=metric,
+            backend=backend,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        graph = cls(indices, distances, metric, settings, X)
         _say(f"{graph!r}", verbose and "recall" in graph.settings)
         return graph
 
@@ -326,22 +341,59 @@ class KNNGraph:
         return cls(*checked, about["metric"], about["settings"])
 
 
+def searched(
+    function: str,
+    X: Any,
+    n_neighbors: int,
+    *,
+    metric: str = "euclidean",
+    backend: str = "auto",
+    n_jobs: int | None = None,
+    random_state: Any = None,
+    verbose: bool = False,
+    exchange: Exchange | None = None,
+) -> tuple[tuple[NDArray[np.int64], NDArray[np.float32]], str, dict[str, Any]]:
+    """The indices and distances, the metric by its first name, and the settings that :meth:`KNNGraph.build` keeps.
+
+    Where several processes search together, each gets those of the rows of its shard.
+    """
+    metric = known_metric(function, metric)
+    backend = _chosen_backend(function, backend, metric, X)
+    count = thread_count(function, n_jobs)
+    seed = _seed(function, random_state)
+    with phase(f"{function}: X read"):
+        rows = prepare(function, X, metric)
+    n, d = rows.shape
+    k = _neighbors(function, n_neighbors, n)
+    moved = backend == "faiss" and rows.device.type != "cpu" and not (gpu_faiss() and rows.squared)
+    if moved and isinstance(rows, Rows):
+        rows = Rows(rows.matrix.cpu(), rows.metric, rows.unit)
+    with phase(f"{k} neighbours of {n} rows of {d} columns"), threads(count, faiss_reads(rows.device)):
+        found, settings = _search(rows, k, backend, seed, _progress(verbose), exchange)
+    unit = rows.unit
+    del rows  # before the result takes its last form
+    return _arrays(found, metric, unit), metric, {"backend": backend, **settings}
+
+
 def _restore(*parts: Any) -> KNNGraph:
     return KNNGraph(*parts)
 
 
-def _search(rows: AnyRows, k: int, backend: str, seed: int, progress: Progress) -> tuple[Found, dict[str, Any]]:
+def _search(
+    rows: AnyRows, k: int, backend: str, seed: int, progress: Progress, exchange: Exchange | None
+) -> tuple[Found, dict[str, Any]]:
     rows = rows.held()
     if backend == "faiss" and rows.device.type == "cpu" and inverted.worthwhile(rows):
-        approximate = inverted.approximate(rows, k, seed, progress)
+        approximate = inverted.approximate(rows, k, seed, progress, exchange)
         if approximate is not None:
             return approximate
         LOG.info(
             "KNNGraph.build: lists would not reach a recall of %s in less time than exact search",
             inverted.TARGET_RECALL,
         )
-    everyone = torch.arange(rows.shape[0], device=rows.device)
-    return exact(rows, everyone, k, backend, progress), {"index": "exact"}
+    n = rows.shape[0]
+    anchors = torch.arange(*((0, n) if exchange is None else exchange.shard(n)), device=rows.device)
+    return exact(rows, anchors, k, backend, progress), {"index": "exact"}
 
 
 def _arrays(found: Found, metric: str, unit: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

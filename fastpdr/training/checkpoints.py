@@ -16,7 +16,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from torch import nn
 from fastpdr._files import written_aside
 from fastpdr.data import Rows, widened
 from fastpdr.training.callbacks import Callback, TrainingState
+from fastpdr.training.ranks import Ranks
 from fastpdr.training.signals import Signals
 from fastpdr.training.step import Step
 
@@ -59,6 +60,7 @@ class Training:
     state: TrainingState
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]]
     device: torch.device
+    ranks: Ranks = field(default_factory=Ranks)
     number: int = 0  # steps done
     seconds: float = 0.0  # that they took
     ended: bool = False
@@ -71,9 +73,12 @@ class Training:
         for i, slots in self.optimizer.state_dict()["state"].items():
             kept |= {f"optimizer.{i}.{key}": value for key, value in slots.items() if value is not None}
         kept |= {f"step.{name}": getattr(self.step, name) for name in ("total", "encoded", "norm")}
-        kept["random.cpu"] = torch.get_rng_state()
+        states = {"random.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
-            kept["random.cuda"] = torch.cuda.get_rng_state(self.device)
+            states["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        for name, own in states.items():
+            for rank, random in enumerate(self.ranks.gather(own, "checkpoints")):
+                kept[name if rank == 0 else f"{name}.{rank}"] = random
         # Weights may share memory, which the file format refuses.
         return {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in kept.items()}
 
@@ -100,9 +105,10 @@ class Training:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         for name, value in _below(tensors, "step.").items():
             getattr(self.step, name).copy_(value)
-        torch.set_rng_state(tensors["random.cpu"])
+        suffix = "" if self.ranks.rank == 0 else f".{self.ranks.rank}"
+        torch.set_rng_state(tensors[f"random.cpu{suffix}"])
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+            torch.cuda.set_rng_state(tensors[f"random.cuda{suffix}"], self.device)
         self.number, self.seconds, self.ended = facts["number"], facts["seconds"], facts["ended"]
         for name in NUMBERS:
             setattr(self.state, name, facts["state"][name])
@@ -133,6 +139,8 @@ class Checkpoints:
     data, settings : dict
         What must be the same for a training to go on: hashes, and numbers and words. A finished training on
         something else is replaced, an unfinished one is not.
+    ranks : Ranks, optional
+        Processes of the training, of which rank 0 reads and writes.
 
     Attributes
     ----------
@@ -159,13 +167,16 @@ class Checkpoints:
         resume: bool | str,
         data: dict[str, Any],
         settings: dict[str, Any],
+        ranks: Ranks | None = None,
     ) -> None:
-        self.name, self.folder, self.every = name, Path(folder), every
-        self.identity = {"data": data, "settings": settings}
+        self.name, self.folder, self.every, self.ranks = name, Path(folder), every, ranks or Ranks()
+        several = {} if self.ranks.size == 1 else {"number of ranks": self.ranks.size}
+        self.identity = {"data": data, "settings": settings | several}
         self.graph: str | None = None
         self.signals = Signals()
-        self._require_writable()
-        self.found = self._find(resume)
+        if self.ranks.rank == 0:
+            self._require_writable()
+        self.found = self.ranks.same(self._find(resume) if self.ranks.rank == 0 else None)
         self.seed: int | None = self.found.facts["seed"] if self.found else None
         self.written = [self.found.path] if self.found else []
         self.last = time.monotonic()
@@ -228,7 +239,7 @@ class Checkpoints:
 
     def begin(self, training: Training, graph: str) -> None:
         """Go on from the checkpoint that was found; the hash tells if the graph was made anew as it was."""
-        self.graph = graph
+        self.graph = graph = combined(self.ranks, graph)
         if self.found is not None:
             if self.found.facts["graph"] != graph:
                 warnings.warn(
@@ -259,21 +270,24 @@ class Checkpoints:
         """
         path = self.folder / f"step-{training.number:012d}.safetensors"
         facts = {**training.facts(), "identity": self.identity, "seed": self.seed, "graph": self.graph}
+        tensors = training.tensors()
         try:
-            write(path, training.tensors(), facts)
-            self.written = [*(earlier for earlier in self.written if earlier != path), path][-KEPT:]
-            self._tidy()
+            if self.ranks.rank == 0:
+                write(path, tensors, facts)
+                self.written = [*(earlier for earlier in self.written if earlier != path), path][-KEPT:]
+                self._tidy()
         except OSError as error:
             warnings.warn(f"{self.name}: no checkpoint after step {training.number}: {error}", stacklevel=2)
         self.last = time.monotonic()
         if self.signals.pending is not None:
-            LOG.warning(
-                "%s: stopped by %s after step %d; %s",
-                self.name,
-                self.signals.pending.name,
-                training.number,
-                f"the same training goes on from {self.written[-1]}" if self.written else "there is no checkpoint",
-            )
+            if self.ranks.rank == 0:
+                LOG.warning(
+                    "%s: stopped by %s after step %d; %s",
+                    self.name,
+                    self.signals.pending.name,
+                    training.number,
+                    f"the same training goes on from {self.written[-1]}" if self.written else "there is no checkpoint",
+                )
             self.signals.end()
 
     def _tidy(self) -> None:
@@ -337,6 +351,12 @@ def digest(*arrays: torch.Tensor | NDArray[Any] | Rows) -> str:
         total.update(f"{array.dtype}{tuple(array.shape)}".encode())
         total.update(as_bytes(array))
     return total.hexdigest()
+
+
+def combined(ranks: Ranks, mark: str) -> str:
+    """One hash of those of all ranks; that of one process is its own."""
+    marks = ranks.gather(torch.tensor(list(mark.encode()), dtype=torch.uint8), "start", [len(mark)] * ranks.size)
+    return mark if len(marks) == 1 else digest(*marks)
 
 
 def as_bytes(array: torch.Tensor | NDArray[Any]) -> memoryview:

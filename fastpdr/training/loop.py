@@ -4,13 +4,15 @@ What is drawn for a step is a function of the seed and its number, so that a tra
 (``checkpoints.py``) at any step as if it had not been interrupted.
 
 On a GPU nothing is read back within an epoch, and steps are replayed from CUDA graphs (``step.py``), except where the
-loss has further terms, whose batches have sizes of their own.
+loss has further terms or several processes train together, whose batches have sizes of their own. What several
+processes (``ranks.py``, ``share.py``) do next depends on rank 0's clock and callbacks, and on signals to any.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -28,7 +30,9 @@ from fastpdr.training.checkpoints import Checkpoints, Training, digest
 from fastpdr.training.feed import feed
 from fastpdr.training.noise import Noise, Surroundings
 from fastpdr.training.objectives import Objective
+from fastpdr.training.ranks import Ranks
 from fastpdr.training.rows import NearRows, Source
+from fastpdr.training.share import Share, share_of
 from fastpdr.training.step import CudaGraphs, Graphs, Inputs, Phase, Recorder, Step, descend
 
 LOG = logging.getLogger("fastpdr")
@@ -70,6 +74,8 @@ def train(
     callbacks: Sequence[Callback | Callable[[TrainingState], bool | None]] = (),
     terms: Sequence[nn.Module] = (),
     checkpoints: Checkpoints | None = None,
+    ranks: Ranks | None = None,
+    hold: torch.device | None = None,
 ) -> TrainingState:
     """Train the encoder in place.
 
@@ -86,11 +92,16 @@ def train(
     transform
         Places raw rows with the encoder as it is, for callbacks.
     callbacks
-        Run after each epoch; a true result stops.
+        Run after each epoch, on rank 0; a true result stops.
     terms
         Further parts of the loss (:mod:`fastpdr.training.terms`); their parameters are trained too.
     checkpoints
         Where the training is kept, and perhaps goes on from.
+    ranks
+        Processes that train together, each with the same arguments; but a graph, and neighbours, of the rows of its
+        shard alone. By default this process alone.
+    hold
+        Where one of several ranks holds the rows of its shard; None reads them batch by batch.
 
     Returns
     -------
@@ -101,14 +112,20 @@ def train(
     ------
     FloatingPointError
         If the loss of an epoch is not finite.
+    ValueError
+        If several ranks cannot train this together.
     KeyboardInterrupt, SystemExit
         After a checkpoint, if there are such and Ctrl-C or SIGTERM came.
     """
     device = device_of(encoder, inputs)
     networks = [encoder, *(term for term in terms if any(True for _ in term.parameters()))]
     optimizer = make_optimizer(networks, settings, device)
-    near, largest = surroundings(inputs, objective, settings, device), objective.batches.largest
-    noise = Noise(settings.input_noise, generator, device, largest, near)
+    ranks = ranks or Ranks()
+    moved_by = objective.neighbors if settings.neighbor_noise > 0 else None
+    share = share_of(ranks, len(inputs), moved_by, generator.initial_seed(), networks, terms, hold)
+    held = share.held(inputs)
+    near = surroundings(held, objective, settings, device, share)
+    noise = Noise(settings.input_noise, generator, device, objective.batches.largest, near)
     step = Step(
         networks,
         objective,
@@ -119,19 +136,21 @@ def train(
         settings.clip_grad_value,
         settings.clip_grad_norm,
         settings.bfloat16,
+        share,
+        share.encoder(encoder, held),
     )
-    graphs = make_graphs(device, terms)
+    graphs = make_graphs(device, terms, ranks)
     objective.fixed = graphs is not None
     run = step if graphs is None else Recorder(step, graphs, device)
-    sources: dict[str, Source] = {"x": inputs}
+    sources: dict[str, Source] = {"x": held}
     if objective.data is not None:
-        sources["data"] = objective.data
+        sources["data"] = held if objective.data is inputs else share.held(objective.data)
     if near is not None and near.inputs is None:
-        sources["near"] = NearRows(inputs, near.neighbors)
+        sources["near"] = NearRows(held, near.neighbors)
     steps = settings.n_epochs * objective.per_epoch
     rate_factor = make_schedule(settings, steps)
     state = TrainingState(encoder, settings.n_epochs, transform)
-    training = Training(networks, optimizer, step, state, callbacks, device)
+    training = Training(networks, optimizer, step, state, callbacks, device, ranks)
     if checkpoints is not None:
         checkpoints.begin(training, digest(*objective.graph, *([] if near is None else [near.neighbors])))
     objective.batches.step = training.number
@@ -141,44 +160,59 @@ def train(
     with nullcontext() if checkpoints is None else checkpoints.watching():
         while not training.ended:
             exaggeration = settings.exaggeration if state.epoch < settings.exaggeration_epochs else 1.0
-            for batch, brought in feed(objective.epoch(), [*sources.values()], device):
+            for batch, brought in share.feed(objective.epoch(), [*sources.values()], device):
                 parts = dict(zip(sources, brought, strict=True))
                 x = parts["x"]
                 place = schedule_place(training, steps, settings.max_time)
                 state.learning_rate = settings.learning_rate * rate_factor(place)
                 set_rate(optimizer, state.learning_rate)
                 fade = extra_weight(place / steps)
-                begin = noise.draw(x, training.number)
+                begin = noise.draw(x, training.number * ranks.size + ranks.rank)
                 step_inputs = Inputs(batch, x, parts.get("data"), fade, begin, parts.get("near"))
                 run(step_inputs, Phase(exaggeration, fade == 0.0))
                 training.number += 1
                 training.seconds = time.monotonic() - begun
+                due = agree(training, settings, checkpoints)
                 if settings.max_time is not None and training.seconds >= settings.max_time:
                     break
-                if checkpoints is not None and checkpoints.due and training.number % objective.per_epoch:
+                if checkpoints is not None and due and training.number % objective.per_epoch:
                     checkpoints.keep(training)
             place = schedule_place(training, steps, settings.max_time)
             state.epoch += 1
             state.settled = exaggeration == 1.0 and extra_weight(place / steps) == 0.0
-            state.loss_history.append(step.mean_loss())
-            state.gradient_norm = step.gradient_norm()
+            loss, state.gradient_norm = ranks.same((step.mean_loss(), step.gradient_norm()))
+            state.loss_history.append(loss)
             LOG.debug("epoch %d: loss %.6g, rate %.3g", state.epoch, state.loss_history[-1], state.learning_rate)
             require_finite(state)
-            training.ended = run_callbacks(callbacks, state) or place >= steps
-            if checkpoints is not None and (checkpoints.due or training.ended):
+            training.ended = ranks.same(ranks.rank == 0 and run_callbacks(callbacks, state)) or place >= steps
+            if checkpoints is not None and (agree(training, settings, checkpoints) or training.ended):
                 checkpoints.keep(training)
     for network in networks:
         network.eval()
     return state
 
 
+def agree(training: Training, settings: TrainingSettings, checkpoints: Checkpoints | None) -> bool:
+    """Whether a checkpoint is due; its signal and rank 0's clock are those of all ranks from now on."""
+    ranks, due = training.ranks, checkpoints is not None and checkpoints.due
+    if ranks.size == 1 or (checkpoints is None and settings.max_time is None):
+        return due
+    pending = 0 if checkpoints is None else int(checkpoints.signals.pending or 0)
+    seconds = training.seconds if ranks.rank == 0 else 0.0
+    training.seconds, anywhere, number = ranks.largest(seconds, float(due), float(pending))
+    if checkpoints is not None and number:
+        checkpoints.signals.pending = signal.Signals(int(number))
+    return anywhere > 0
+
+
 def surroundings(
-    inputs: Source, objective: Objective, settings: TrainingSettings, device: torch.device
+    inputs: Source, objective: Objective, settings: TrainingSettings, device: torch.device, share: Share
 ) -> Surroundings | None:
     """What noise from neighbours needs, where there is to be such; inputs that are not on the device are fed."""
     near = objective.neighbors
     if settings.neighbor_noise == 0.0 or near is None or near.shape[1] < 2:
         return None
+    near = share.neighbors(near)
     if isinstance(inputs, torch.Tensor) and inputs.device == device:
         return Surroundings(inputs, near.to(device), settings.neighbor_noise)
     return Surroundings(None, near.to(inputs.device), settings.neighbor_noise)
@@ -206,13 +240,15 @@ def device_of(encoder: nn.Module, inputs: Source) -> torch.device:
     return next((parameter.device for parameter in encoder.parameters()), inputs.device)
 
 
-def make_graphs(device: torch.device, terms: Sequence[nn.Module]) -> Graphs | None:
+def make_graphs(device: torch.device, terms: Sequence[nn.Module], ranks: Ranks | None = None) -> Graphs | None:
     """What records steps, where that can be: on a GPU with compiled kernels."""
     if device.type != "cuda":
         return None
     reason = ""
     if terms:
         reason = "further terms of the loss see batches without padding, of sizes that the host waits for"
+    elif ranks is not None and ranks.size > 1:
+        reason = "several processes share batches without padding, of sizes that the host waits for"
     elif not all("cuda" in _native.KERNELS[op] for op in ("pair_loss", "student_t_kl", "subgraph", "sample_edges")):
         reason = "there are no compiled kernels for CUDA"
     if reason:

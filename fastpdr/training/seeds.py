@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-ORDER, POOL, OFFSET = range(3)  # of rows in an epoch, of noise, of a step in the noise
+ORDER, POOL, OFFSET, EDGES, RANDOM = range(5)  # rows of an epoch, noise, a step in it, a rank's edges, its dropout
 
 
 def derived_seed(seed: int, stream: int, number: int = 0) -> int:

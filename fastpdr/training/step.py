@@ -19,6 +19,8 @@ from torch import nn
 from fastpdr.training.batches import Batch
 from fastpdr.training.noise import Noise
 from fastpdr.training.objectives import Objective
+from fastpdr.training.ranks import Ranks
+from fastpdr.training.share import Share
 
 LOG = logging.getLogger("fastpdr")
 WARM_UP_RUNS = 3  # steps before a recording, in which libraries and the optimizer make what they keep
@@ -65,6 +67,10 @@ class Step:
         Bounds of the gradient.
     bfloat16 : bool
         Whether the encoder multiplies in bf16.
+    share : Share, optional
+        This process's part of every batch; by default all of it.
+    encoder : torch.nn.Module, optional
+        What runs the first network, where that is not done by itself.
     """
 
     def __init__(
@@ -78,8 +84,11 @@ class Step:
         clip_grad_value: float | None,
         clip_grad_norm: float | None,
         bfloat16: bool,
+        share: Share | None = None,
+        encoder: nn.Module | None = None,
     ) -> None:
         self.networks, self.objective, self.terms = networks, objective, terms
+        self.share, self.encoder = share or Share(Ranks()), encoder or networks[0]
         self.n_components, self.optimizer, self.noise = n_components, optimizer, noise
         self.clip_grad_value, self.clip_grad_norm, self.bfloat16 = clip_grad_value, clip_grad_norm, bfloat16
         device = noise.device
@@ -89,11 +98,11 @@ class Step:
 
     def __call__(self, inputs: Inputs, phase: Phase) -> None:
         """Train on one batch."""
-        batch, x, data, fade, noise, near = inputs
-        similarities = self.objective.similarities(batch, data)
+        own, x, data, fade, noise, near = inputs
+        batch, similarities = self.share.joined(own), self.share.similarities(self.objective, own, data)
         with autocast(x.device, self.bfloat16):
-            y = self.networks[0](self.noise.add(x, batch.rows, noise, near))
-        y = y.float()
+            y = self.encoder(self.noise.add(x, own.rows, noise, near))
+        y = self.share.map(y.float())
         faded = fade_extra(y, self.n_components, None if phase.dropped else fade)
         loss = self.objective.loss(faded, similarities, phase.exaggeration, batch.points)
         for term in self.terms:

@@ -43,6 +43,7 @@ class BatchTSNE(Objective):
 
     def __init__(self, data: Source, perplexities: Sequence[float] | None, dof: float, batches: RandomBatches) -> None:
         super().__init__(batches)
+        self.n = batches.n  # which data may be a part of
         self.data: Source = data
         self.perplexities, self.dof = perplexities, dof
 
@@ -50,7 +51,7 @@ class BatchTSNE(Objective):
         """The perplexities that a batch of b rows is calibrated to."""
         if self.perplexities is None:
             return automatic_perplexities(b)
-        share, largest = b / len(self.data), max(1.0, (b - 1) / 2)
+        share, largest = b / self.n, max(1.0, (b - 1) / 2)
         smallest = min(SMALLEST_PERPLEXITY, largest)
         return sorted({min(max(k * share, min(k, smallest)), largest) for k in self.perplexities})
 
