@@ -61,7 +61,7 @@ from fastpdr.training.objectives import Objective
 from fastpdr.training.ranks import current, watched
 from fastpdr.training.rows import AsFloat32, Source
 
-HIDDEN_DIMS = (512, 512, 256, 128)
+HIDDEN_DIMS = (256, 256, 256, 256, 128)
 CHECKPOINT_EVERY = 60.0  # seconds
 FULLY_SCORED_ROWS, SCORED_ROWS, DRAWN_ROWS = 10_000, 2_000, 20_000
 

@@ -26,18 +26,18 @@ class Level(NamedTuple):
 Preset = Sequence[Level]
 
 TSNE: Mapping[str, Preset] = {
-    "fast": (Level(10_000, 480, 512, 0.6, 0.2), Level(math.inf, 480, 1024, 0.6, 0.0)),
-    "best": (Level(10_000, 1500, 1024, 0.6, 0.7), Level(math.inf, 1700, 2048, 0.6, 0.0)),
+    "fast": (Level(10_000, 630, 512, 0.6, 0.2), Level(math.inf, 640, 1024, 0.6, 0.0)),
+    "best": (Level(10_000, 2000, 1024, 0.6, 0.7), Level(math.inf, 2300, 2048, 0.6, 0.0)),
 }
 PAIRS: Mapping[str, Preset] = {
     "fast": (
-        Level(10_000, 520, 512, 0.5, 0.1),
-        Level(30_000, 1350, 1024, 0.5, 0.0),
-        Level(math.inf, 1350, 2048, 0.5, 0.0),
+        Level(10_000, 680, 512, 0.5, 0.1),
+        Level(30_000, 1250, 1024, 0.5, 0.0),
+        Level(math.inf, 1250, 2048, 0.5, 0.0),
     ),
     "best": (
-        Level(10_000, 1500, 1024, 0.6, 0.7),
-        Level(math.inf, 3000, 2048, 0.5, 0.0),
+        Level(10_000, 2500, 1024, 0.6, 0.7),
+        Level(math.inf, 3900, 2048, 0.5, 0.0),
     ),
 }
 

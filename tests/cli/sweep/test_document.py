@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
         workers, "run_in_processes", lambda bench, referee, jobs, hub: workers.run_here(bench, referee, hub)
     )
     read = train.read
-    monkeypatch.setattr(train, "read", lambda section: read(section).take(np.arange(300)))
+    monkeypatch.setattr(train, "read", lambda section, **how: read(section, **how).take(np.arange(300)))
     for name in ("draw_map", "write_report"):
         monkeypatch.setattr(showing, name, lambda path, *_: path.touch() or "")
     return tmp_path
