@@ -29,7 +29,7 @@ from fastpdr.data import Rows, TensorRows, widened
 from fastpdr.estimators.graphs import fitting_graph, given_graph
 from fastpdr.estimators.inputs import require_finite, validated
 from fastpdr.estimators.planning import plan_of, whole_bytes
-from fastpdr.estimators.presets import Level, Preset, level_of
+from fastpdr.estimators.presets import NEIGHBORS, Level, Preset, level_of
 from fastpdr.estimators.resolve import (
     draw_seed,
     explained_memory,
@@ -38,6 +38,7 @@ from fastpdr.estimators.resolve import (
     home_of,
     in_one_piece,
     measure_noise,
+    near_rows,
     place,
     prepared,
     principal_components,
@@ -439,6 +440,10 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def _neighbor_noise(self, n: int) -> float:
         """Noise from neighbours in a training of n rows."""
         return self._level(n).neighbor_noise if self.neighbor_noise == "auto" else float(self.neighbor_noise)
+
+    def _moving_rows(self, graph: KNNGraph | None, n: int) -> torch.Tensor | None:
+        """The rows of the graph ``[n, k]`` by which the noise moves each row; None where there is no such noise."""
+        return None if graph is None or self._neighbor_noise(n) == 0 else near_rows(graph, NEIGHBORS)
 
     @abstractmethod
     def _automatic_epochs(self, per_epoch: int, n: int) -> int:

@@ -19,7 +19,6 @@ from torch import nn
 
 from fastpdr.estimators import presets
 from fastpdr.estimators.base import Fit, ParametricEmbedding
-from fastpdr.estimators.resolve import near_rows
 from fastpdr.estimators.together import on_whole, whole_graph
 from fastpdr.graph import KNNGraph, categorical_intersection
 from fastpdr.training import TrainingState
@@ -120,18 +119,18 @@ class NeighborEmbedding(ParametricEmbedding):
         self.drift_ = None
 
     def _make_objective(self, fit: Fit) -> Objective:
-        neighbors = self._neighbors(fit)
-        graph = self._similarities(neighbors, fit)
-        ranks = current()
+        neighbors, n, ranks = self._neighbors(fit), len(fit.rows), current()
+        graph, moving = self._similarities(neighbors, fit), self._moving_rows(neighbors, n)
+        del neighbors  # before there is a table of the edges
         if not ranks.largest(float(graph.values().max()) if graph.values().numel() else 0.0)[0] > 0:
             raise ValueError(
                 f"{type(self).__name__}: no row has a neighbour with a weight, so there is nothing to learn"
             )
         self.graph_ = whole_graph(graph)
         graph = graph.to(fit.rows.device)
-        batches = edge_batches(graph, self._batch_size(len(fit.rows)), None, fit.seed, ranks)
-        objective = PairObjective(graph.to(fit.device), self._curve(len(fit.rows)), batches)
-        objective.neighbors = near_rows(neighbors, presets.NEIGHBORS)
+        batches = edge_batches(graph, self._batch_size(n), None, fit.seed, ranks)
+        objective = PairObjective(graph.to(fit.device), self._curve(n), batches)
+        objective.neighbors = moving
         return objective
 
     def _make_terms(self, fit: Fit) -> list[nn.Module]:

@@ -350,7 +350,7 @@ class _Parts:
             if self.cuda:
                 yield Part("similarities", size, "device", (TRAINING,))
             yield Part("table to draw edges from", ALIAS_BYTES * edges, self.home, (TRAINING,))
-        if self.k:
+        if self.k and self.estimator._neighbor_noise(n) > 0:
             near = 8 * n * min(self.k, presets.NEIGHBORS)
             yield Part("nearest rows, for noise", 2 * near, "host", (TRAINING,))
 

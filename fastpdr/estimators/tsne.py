@@ -16,7 +16,7 @@ from torch import nn
 
 from fastpdr.estimators import presets
 from fastpdr.estimators.base import CHECKPOINT_EVERY, HIDDEN_DIMS, Fit, ParametricEmbedding
-from fastpdr.estimators.resolve import near_rows, perplexity_list
+from fastpdr.estimators.resolve import perplexity_list
 from fastpdr.graph import perplexity_affinities
 from fastpdr.training.batches import EdgeBatches, RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState
@@ -68,7 +68,7 @@ class TSNE(ParametricEmbedding):
                 f"batch use no graph of neighbours"
             )
         objective = self._by_batch(fit, n) if self._affinity(n) == "batch" else self._by_graph(fit, n, graph)
-        objective.neighbors = None if graph is None else near_rows(graph, presets.NEIGHBORS)
+        objective.neighbors = self._moving_rows(graph, n)
         return objective
 
     def _by_batch(self, fit: Fit, n: int) -> Objective:
