@@ -1,6 +1,7 @@
 """How time and memory grow with the number of rows: one fit a size, from a float16 file of rows that is read in blocks.
 
     python -m bench.scale run --rows 10000 100000 1000000 5000000 [--method umap] [--epochs 1|full]
+                              [--memory-limit 4GB]
     python -m bench.scale plot
 
 The rows are those of GloVe (341,479 words, $FASTPDR_DATA/glove_341k.npz), drawn with replacement, with noise of 0.3
@@ -35,7 +36,7 @@ OUTPUT = ROOT / "bench" / "results" / "scale"
 METHODS = {"umap": "ParametricUMAP", "largevis": "ParametricLargeVis", "tsne": "ParametricTSNE"}
 COLUMNS, NOISE, MIXTURE = 100, 0.3, 1000
 ROWS_AT_ONCE = 1 << 16
-JUDGED_ROWS, RANKED_ROWS = 1000, 20_000  # anchors of recall and trustworthiness; rows that these rank
+JUDGED_ROWS, RANKED_ROWS = 1000, 20_000  # anchors of trustworthiness; rows that these rank
 LOOKS_A_SECOND = 50
 # What a phase's label holds -> its name here. What an estimator logs of itself is read, trained or placed.
 PHASES = {
@@ -132,7 +133,7 @@ class Phases(logging.Handler):
                 part[clock] += getattr(record, clock)
 
 
-def measured(path: str, words: str, method: str, epochs: str, threads: int) -> dict[str, Any]:
+def measured(path: str, words: str, method: str, epochs: str, threads: int, memory_limit: str | None) -> dict[str, Any]:
     """Fit in this process and say what it took.
 
     Parameters
@@ -145,6 +146,8 @@ def measured(path: str, words: str, method: str, epochs: str, threads: int) -> d
         A number, or "full" for the method's own.
     threads : int
         Of PyTorch.
+    memory_limit : str, optional
+        Of the estimator.
 
     Returns
     -------
@@ -160,22 +163,23 @@ def measured(path: str, words: str, method: str, epochs: str, threads: int) -> d
     log.addHandler(phases)
     log.setLevel(logging.INFO)
     X = np.load(path, mmap_mode="r")
-    settings = {} if epochs == "full" else {"n_epochs": int(epochs)}
-    graphs: list[Any] = []
-    _keep_graphs(graphs)
+    settings: dict[str, Any] = {"random_state": 0, "memory_limit": memory_limit}
+    settings |= {} if epochs == "full" else {"n_epochs": int(epochs)}
+    facts: dict[str, Any] = {}
+    _watch_graphs(facts)
     with Memory() as memory:
-        model, took = timed(lambda: getattr(fastpdr, METHODS[method])(random_state=0, **settings).fit(X))
+        model, took = timed(lambda: getattr(fastpdr, METHODS[method])(**settings).fit(X))
         peaks = memory.figures()
     named = {key: sum(part[key] for part in phases.seconds.values()) for key in took}
     rest = {key: max(0.0, took[key] - named[key]) for key in took}
-    (graph,) = graphs or (None,)
     return {
         "rows": words,
         "n": len(X),
         "d": X.shape[1],
-        "k": None if graph is None else graph.k,
+        "k": facts.get("k"),
         "method": method,
         "epochs": len(model.loss_history_),
+        "memory_limit": memory_limit,
         "machine": machine(),
         "threads": threads,
         "torch": torch.__version__,
@@ -185,28 +189,30 @@ def measured(path: str, words: str, method: str, epochs: str, threads: int) -> d
         | {"rest": _rounded(rest)},
         **peaks,
         "file_mb": os.path.getsize(path) // 2**20,
-        "graph_bytes": _bytes(model, graph),
-        "recall": None if graph is None else round(_recall(graph), 4),
+        "graph_bytes": _bytes(model, facts),
+        "recall": facts.get("recall"),
         "trustworthiness": round(_trustworthiness(X, model.embedding_), 4),
     }
 
 
-def _keep_graphs(graphs: list[Any]) -> None:
-    """Have the graph of neighbours that a fit builds kept in a list: the model does not keep it."""
+def _watch_graphs(facts: dict[str, Any]) -> None:
+    """Note of the graph of neighbours that a fit builds what the model, which does not keep it, cannot say."""
     from fastpdr import KNNGraph
 
     build = KNNGraph.build.__func__  # type: ignore[attr-defined]
 
-    def kept(kind: type, *arguments: Any, **settings: Any) -> Any:
-        graphs.append(build(kind, *arguments, **settings))
-        return graphs[-1]
+    def noted(kind: type, *arguments: Any, **settings: Any) -> Any:
+        graph = build(kind, *arguments, **settings)
+        recall = graph.settings.get("recall", 1.0)  # the exact search measures none
+        facts.update(k=graph.k, recall=recall, neighbours=graph.indices.nbytes + graph.distances.nbytes)
+        return graph
 
-    KNNGraph.build = classmethod(kept)  # type: ignore[assignment]
+    KNNGraph.build = classmethod(noted)  # type: ignore[assignment]
 
 
-def _bytes(model: Any, graph: Any) -> dict[str, int]:
+def _bytes(model: Any, facts: dict[str, Any]) -> dict[str, int]:
     """Of the neighbours; of the symmetric graph, of which the training holds a table beside indices and weights."""
-    found = {} if graph is None else {"neighbours": graph.indices.nbytes + graph.distances.nbytes}
+    found = {"neighbours": facts["neighbours"]} if facts else {}
     edges = getattr(model, "graph_", None)
     if edges is not None:
         found |= {
@@ -215,11 +221,6 @@ def _bytes(model: Any, graph: Any) -> dict[str, int]:
             "table": 8 * edges.nnz,
         }
     return found
-
-
-def _recall(graph: Any) -> float:
-    """That measured by an approximate search; else against exact search, of few rows."""
-    return graph.settings["recall"] if "recall" in graph.settings else graph.recall(sample=min(graph.n, JUDGED_ROWS))
 
 
 def _trustworthiness(X: NDArray[Any], Z: NDArray[Any]) -> float:
@@ -235,16 +236,16 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
     return {key: round(value, 3) for key, value in seconds.items()}
 
 
-def run(sizes: list[int], method: str, epochs: str, threads: int, folder: Path, output: Path) -> list[Path]:
-    """Fit each size in a process of its own; return the files of the records."""
+def run(sizes: list[int], folder: Path, output: Path, settings: dict[str, Any]) -> list[Path]:
+    """Fit each size in a process of its own, with settings of :func:`measured`; return the files of the records."""
     output.mkdir(parents=True, exist_ok=True)
-    variables = {"OMP_WAIT_POLICY": "passive", **os.environ, "OMP_NUM_THREADS": str(threads)}
+    variables = {"OMP_WAIT_POLICY": "passive", **os.environ, "OMP_NUM_THREADS": str(settings["threads"])}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     written = []
     for n in sizes:
         path, words = rows_of(n, folder)
-        record = output / f"{method}-{n}-{epochs}.json"
-        arguments = {"path": str(path), "words": words, "method": method, "epochs": epochs, "threads": threads}
+        record = output / f"{settings['method']}-{n}-{settings['epochs']}.json"
+        arguments = {"path": str(path), "words": words, **settings}
         begin = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "bench.scale", "one", json.dumps(arguments), str(record)], env=variables, check=True
@@ -332,6 +333,7 @@ def main(arguments: list[str] | None = None) -> None:
     running.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, help="of PyTorch (default: all processors)"
     )
+    running.add_argument("--memory-limit", help="of the estimator, as 4GB; rows that do not fit are read by batch")
     running.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "fastpdr-scale", help="of the rows"
     )
@@ -345,7 +347,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.command == "run":
         if given.epochs != "full" and not given.epochs.isdigit():
             parser.error(f'--epochs must be a number or "full", got {given.epochs}')
-        run(given.rows, given.method, given.epochs, given.threads, given.folder, given.output)
+        settings = {name: getattr(given, name) for name in ("method", "epochs", "threads", "memory_limit")}
+        run(given.rows, given.folder, given.output, settings)
     elif given.command == "plot":
         plot(given.output)
     else:
