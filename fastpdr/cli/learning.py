@@ -164,8 +164,7 @@ def _judge_some(learnt: Learnt) -> Learnt:
     unseen = np.zeros(len(learnt.Z), dtype=bool) if learnt.held_out is None else learnt.held_out.rows
     parts = [drawn(np.flatnonzero(kind)) for kind in (~unseen, unseen)]
     chosen = np.sort(np.concatenate(parts))
-    table = learnt.table.take(chosen)
-    table = replace(table, X=widened(table.X.block(0, len(chosen))).numpy())
+    table = _in_memory(learnt.table.take(chosen))
     held_out = None if learnt.held_out is None else replace(learnt.held_out, rows=unseen[chosen])
     part = judge(replace(learnt, table=table, Z=learnt.Z[chosen], held_out=held_out))
     if learnt.held_out is None or part.held_out is None:
@@ -184,9 +183,13 @@ def drawn(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
 def _at_hand(table: data.Table) -> tuple[Any, NDArray | None]:
     """Rows for trackers, which judge them in memory, and their labels."""
     if isinstance(table.X, Rows):
-        table = table.take(drawn(np.arange(len(table.X))))
-        table = replace(table, X=widened(table.X.block(0, len(table.X))).numpy())
+        table = _in_memory(table.take(drawn(np.arange(len(table.X)))))
     return table.rows, table.labels
+
+
+def _in_memory(table: data.Table) -> data.Table:
+    """The table with its rows, those of a file so far, as an array."""
+    return replace(table, X=widened(table.X.block(0, len(table.X))).numpy())
 
 
 def held_out_rows(table: data.Table, share: float, seed: int) -> NDArray[np.bool_]:
