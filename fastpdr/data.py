@@ -89,6 +89,16 @@ def widened(rows: torch.Tensor) -> torch.Tensor:
     return rows.to(torch.float32 if small else torch.float64)
 
 
+def in_one_piece(rows: Rows) -> torch.Tensor:
+    """All rows in floating point; those in memory where they lie, if they are such."""
+    if rows.in_memory:
+        return widened(rows.block(0, len(rows))).contiguous()
+    result = torch.empty(rows.shape, dtype=widened(rows.block(0, 0)).dtype, device=rows.device)
+    for begin, end, block in rows.blocks():
+        result[begin:end] = block
+    return result
+
+
 class TensorRows(Rows):
     """Rows of a tensor ``[n, ...]``, or of an array's memory seen as one."""
 

@@ -19,14 +19,9 @@ from typing import Any, NoReturn
 import click
 
 import fastpdr
+from fastpdr._methods import METHODS
 from fastpdr.cli import logs
 
-METHODS = {
-    "tsne": "ParametricTSNE",
-    "mstsne": "MultiscaleParametricTSNE",
-    "umap": "ParametricUMAP",
-    "largevis": "ParametricLargeVis",
-}
 # Options that not every method has.
 METHODS_OF_OPTIONS = {
     "perplexity": ("tsne", "largevis"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastpdr._progress import phase
 from fastpdr.cli import data, output, tracked
 from fastpdr.cli.tracked import estimator_of
-from fastpdr.data import Rows, widened
+from fastpdr.data import Rows, in_one_piece
 
 if TYPE_CHECKING:
     from fastpdr.graph import KNNGraph
@@ -189,7 +189,7 @@ def _at_hand(table: data.Table) -> tuple[Any, NDArray | None]:
 
 def _in_memory(table: data.Table) -> data.Table:
     """The table with its rows, those of a file so far, as an array."""
-    return replace(table, X=widened(table.X.block(0, len(table.X))).numpy())
+    return replace(table, X=in_one_piece(table.X).numpy())
 
 
 def held_out_rows(table: data.Table, share: float, seed: int) -> NDArray[np.bool_]:

@@ -25,7 +25,7 @@ from torch import nn
 
 from fastpdr._memory import in_words, limited_to
 from fastpdr._progress import LOG, phase
-from fastpdr.data import Rows, TensorRows, widened
+from fastpdr.data import Rows, TensorRows, in_one_piece, widened
 from fastpdr.estimators.graphs import fitting_graph, given_graph
 from fastpdr.estimators.inputs import require_finite, validated
 from fastpdr.estimators.planning import plan_of, whole_bytes
@@ -36,7 +36,6 @@ from fastpdr.estimators.resolve import (
     first_rows,
     forked_generators,
     home_of,
-    in_one_piece,
     measure_noise,
     near_rows,
     place,
@@ -330,7 +329,7 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             drawn = np.random.default_rng(0).choice(len(data), DRAWN_ROWS, replace=False)
             data = TensorRows(data.take(torch.from_numpy(np.sort(drawn))))
         sample = SCORED_ROWS if len(data) > FULLY_SCORED_ROWS else None
-        judged = widened(data.block(0, len(data))).cpu().numpy()
+        judged = in_one_piece(data).cpu().numpy()
         return trustworthiness(
             judged, self._place(data, self.encoder_), n_neighbors=min(12, (len(data) - 1) // 2), sample=sample
         )

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from fastpdr._memory import as_bytes, free_device_memory, free_host_memory, in_words
-from fastpdr.data import BLOCK_ELEMENTS
+from fastpdr._methods import METHODS
+from fastpdr.data import BLOCK_ELEMENTS, widened
 from fastpdr.estimators import presets
 from fastpdr.estimators.resolve import AXES_ENTRIES, PROJECTED_WIDTH, ROWS_AT_ONCE, WIDE, home_of, resolve_device
 from fastpdr.graph import inverted
@@ -26,12 +27,6 @@ from fastpdr.training.encoder import BLOCK_ELEMENTS as SCALED_ELEMENTS
 from fastpdr.training.encoder import ROWS_AT_ONCE as SCALED_ROWS
 from fastpdr.training.noise import POOL_SIZE
 
-METHODS = {
-    "tsne": "ParametricTSNE",
-    "mstsne": "MultiscaleParametricTSNE",
-    "umap": "ParametricUMAP",
-    "largevis": "ParametricLargeVis",
-}
 FREE_SHARE = 0.9  # of the free memory that is taken where no limit is given
 SEARCH, SIMILARITIES, TRAINING, PLACING = PHASES = ("search", "similarities", "training", "placing")
 # Bytes of a neighbour (index and distance), of an edge of the similarities, and of its place in the table for draws.
@@ -258,7 +253,7 @@ class _Parts:
         self.dtype, self.limit = dtype, limit
         self.estimator, self.n, self.d, self.whole, self.cuda = estimator, n, d, whole, device.type == "cuda"
         self.own = estimator.encoder is not None
-        self.wide = 4 if dtype.itemsize <= 2 or dtype == torch.float32 else 8  # bytes of a number as it is validated
+        self.wide = widened(torch.empty(0, dtype=dtype)).itemsize  # bytes of a number as it is validated
         self.exact = dtype in (torch.float32, torch.float64)
         self.in_memory = in_memory
         on_device = self.cuda and whole and home_of(whole_bytes(n, d, self.wide), device) == device

@@ -139,16 +139,6 @@ def prepared(raw: torch.Tensor | Rows, prepare: nn.Module) -> Source:
     return result
 
 
-def in_one_piece(rows: Rows) -> torch.Tensor:
-    """All rows in floating point; those in memory where they lie, if they are such."""
-    if rows.in_memory:
-        return widened(rows.block(0, len(rows))).contiguous()
-    result = torch.empty(rows.shape, dtype=widened(rows.block(0, 0)).dtype, device=rows.device)
-    for begin, end, block in rows.blocks():
-        result[begin:end] = block
-    return result
-
-
 def reduced(rows: Source, axes: torch.Tensor) -> Source:
     """``rows @ axes``."""
     if isinstance(rows, torch.Tensor):

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from fastpdr._memory import free_device_memory
 from fastpdr._precision import full_float32
 from fastpdr.graph._rows import AnyRows, Rows
 
@@ -177,8 +178,7 @@ def _block_elements(device: torch.device) -> int:
     """Distances at once: as many as the caches like, on a GPU as many as fit well."""
     if device.type != "cuda":
         return TORCH_ELEMENTS
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(min(GPU_ELEMENTS, max(TORCH_ELEMENTS, GPU_SHARE * free / 4)))
+    return int(min(GPU_ELEMENTS, max(TORCH_ELEMENTS, GPU_SHARE * free_device_memory(device) / 4)))
 
 
 def _pairwise(rows: AnyRows, queries: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
