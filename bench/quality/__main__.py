@@ -1,4 +1,4 @@
-"""The command ``python -m bench.quality``: ``run`` and ``table``.
+"""The command ``python -m bench.quality``: ``run``, ``table`` and ``gallery``.
 
 Bad input ends with exit code 2 before anything has run, a run that fails with 1 after the others have been made; a
 method whose package is missing is skipped with a line that says so.
@@ -15,10 +15,16 @@ import click
 
 from fastpdr.cli.output import aligned, written_aside
 
-from . import sets, table
+from . import gallery, sets, table
 from .methods import METHODS, NotInstalledError
 from .run import InputError, RunError, in_fresh_process, written
 
+METHOD = click.option("--method", "methods", type=click.Choice(list(METHODS)), multiple=True, required=True)
+THREADS = click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+PRESET = click.option("--preset", help="Short for --param preset=...")
+PARAM = click.option(
+    "--param", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; JSON or text."
+)
 OUTPUT = click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -39,15 +45,13 @@ def main() -> None:
 
 
 @main.command("run")
-@click.option("--method", "methods", type=click.Choice(list(METHODS)), multiple=True, required=True)
+@METHOD
 @click.option("--set", "names", type=click.Choice(list(sets.SOURCES)), multiple=True, required=True)
 @click.option("--protocol", type=click.Choice(list(table.COLUMNS)), default="published", show_default=True)
 @click.option("--seed", "seeds", type=int, multiple=True, default=[0], help="Of the method.  [default: 0]")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--preset", help="Short for --param preset=...")
-@click.option(
-    "--param", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter of the method; JSON or text."
-)
+@THREADS
+@PRESET
+@PARAM
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @OUTPUT
 def run_command(
@@ -105,6 +109,31 @@ def table_command(write: bool, output: Path) -> None:
     with written_aside(output / "README.md") as aside:
         aside.write_text(text, encoding="utf-8")
     click.echo(f"wrote {output / 'README.md'}")
+
+
+@main.command("gallery")
+@METHOD
+@click.option("--set", "name", type=click.Choice(list(sets.SOURCES)), required=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the method.")
+@THREADS
+@PRESET
+@PARAM
+@click.argument("picture", type=click.Path(path_type=Path, dir_okay=False))
+def gallery_command(
+    methods: tuple[str, ...],
+    name: str,
+    seed: int,
+    threads: int,
+    preset: str | None,
+    settings: tuple[str, ...],
+    picture: Path,
+) -> None:
+    """Draw the maps of a set into a file: training rows above, rows never seen below, a column for each --method."""
+    try:
+        gallery.draw(methods, name, seed, threads, _parameters(preset, settings), picture)
+    except (NotInstalledError, ValueError, TypeError, OSError) as error:
+        raise Refused(str(error)) from error
+    click.echo(f"wrote {picture}")
 
 
 def _parameters(preset: str | None, settings: tuple[str, ...]) -> dict[str, Any]:

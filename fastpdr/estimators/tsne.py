@@ -119,7 +119,7 @@ class ParametricTSNE(TSNE):
         10,000 rows. Beyond, random rows are hardly ever neighbours: with "knn" a batch is made of edges drawn by their
         similarity there, an epoch has as many batches as otherwise, and every row is normalised on its own.
     hidden_dims : sequence of int
-        Widths of the hidden layers (Linear, LayerNorm, activation); 512, 512, 256 and 128 by default.
+        Widths of the hidden layers (Linear, LayerNorm, activation); 256, 256, 256, 256 and 128 by default.
     activation : {"gelu", "relu", "leaky_relu", "silu", "elu", "tanh"}
         Nonlinearity of the hidden layers.
     encoder : torch.nn.Module, optional

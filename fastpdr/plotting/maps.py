@@ -96,6 +96,7 @@ def compare(
     legend: bool = True,
     point_size: float | None = None,
     same_frame: bool = False,
+    columns: int | None = None,
 ) -> NDArray[Any]:
     """Draw maps side by side, with the same colours and one legend.
 
@@ -111,6 +112,8 @@ def compare(
         As for :func:`map`.
     same_frame : bool
         Whether all panels show the same part of the plane, as befits other rows on the same map.
+    columns : int, optional
+        Maps in a row of panels, at least 1. By default up to three, then as near to a square as can be.
 
     Returns
     -------
@@ -120,7 +123,8 @@ def compare(
     Raises
     ------
     ValueError
-        There are no maps, or one of them or its labels are not as for :func:`map`; only some have labels.
+        There are no maps, or one of them or its labels are not as for :func:`map`; only some have labels; columns is
+        not at least 1.
     ModuleNotFoundError
         matplotlib is not installed.
 
@@ -134,10 +138,12 @@ def compare(
     """
     if not maps:
         raise ValueError("compare: maps must hold at least one map, got none")
+    if columns is not None and columns < 1:
+        raise ValueError(f"compare: columns must be at least 1, got {columns}")
     pairs = [value if isinstance(value, tuple) else (value, labels) for value in maps.values()]
     points = [as_points(Z, f"compare: {name}") for name, (Z, _) in zip(maps, pairs, strict=True)]
     looks = _looks_of(maps, [y for _, y in pairs], points)
-    axes = _panels(len(maps))
+    axes = _panels(len(maps), columns)
     everything, most = np.vstack(points), max(len(Z) for Z in points)
     for ax, name, Z, look in zip(axes, maps, points, looks, strict=True):
         _draw(ax, Z, look, point_size or (None if most > MANY_POINTS else _automatic_size(ax, most)))
@@ -261,9 +267,9 @@ def _looks_of(names: Iterable[str], labels: Sequence[ArrayLike | None], points: 
     return [look.part(slice(end - len(part), end)) for end, part in zip(ends, values, strict=True)]
 
 
-def _panels(n: int) -> NDArray[Any]:
-    """Return axes [n] of a new figure: up to three in a row, then as near to a square as can be."""
-    columns = n if n <= 3 else math.ceil(math.sqrt(n))
+def _panels(n: int, columns: int | None) -> NDArray[Any]:
+    """Return axes [n] of a new figure."""
+    columns = min(n, columns or (3 if n <= 3 else math.ceil(math.sqrt(n))))
     rows = math.ceil(n / columns)
     axes = new_figure(PANEL * columns + 1, PANEL * rows).subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[n:]:

@@ -281,12 +281,29 @@ def test_compare_in_the_same_frame():
     assert dots(left).get_sizes() == dots(right).get_sizes()
 
 
-@pytest.mark.parametrize(("n", "grid"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3)), (8, (3, 3))])
-def test_compare_arranges_its_panels(n, grid):
-    axes = plotting.compare({str(i): points(3) for i in range(n)})
+@pytest.mark.parametrize(
+    ("n", "columns", "grid"),
+    [
+        (1, None, (1, 1)),
+        (3, None, (1, 3)),
+        (4, None, (2, 2)),
+        (5, None, (2, 3)),
+        (8, None, (3, 3)),
+        (8, 4, (2, 4)),
+        (3, 5, (1, 3)),
+        (3, 1, (3, 1)),
+    ],
+)
+def test_compare_arranges_its_panels(n, columns, grid):
+    axes = plotting.compare({str(i): points(3) for i in range(n)}, columns=columns)
     assert axes.shape == (n,)
     assert axes[0].get_gridspec().get_geometry() == grid
     assert len(axes[0].figure.axes) == n
+
+
+def test_compare_refuses_no_columns():
+    with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
+        plotting.compare({"a": points(3)}, columns=0)
 
 
 def test_compare_names_many_classes_on_each_map():

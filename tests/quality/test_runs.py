@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sklearn.decomposition import PCA
 
 from bench.quality import __main__ as command
-from bench.quality import methods, run, sets, table
+from bench.quality import gallery, methods, run, sets, table
 
 COMPILED = {"umap-learn", "parametric-umap", "pacmap"}  # the first fit takes half a minute
 
@@ -194,6 +194,50 @@ def test_there_is_no_table_of_nothing(tmp_path):
     result = invoke("table", "--output", tmp_path)
     assert result.exit_code == 2
     assert "holds no results" in result.output
+
+
+def test_the_gallery_draws_training_rows_above_rows_never_seen(spied, monkeypatch, tmp_path):
+    drawn = {}
+
+    def compare(maps, columns):
+        drawn.update(maps, columns=columns)
+        return ["axes"]
+
+    monkeypatch.setattr(gallery.plotting, "compare", compare)
+    monkeypatch.setattr(gallery.plotting, "save", lambda axes, path: path.write_text(axes))
+    monkeypatch.setattr(gallery, "ROWS", 300)
+    monkeypatch.setitem(methods.METHODS, "pacmap", methods.METHODS["spy"])
+    result = invoke("gallery", "--method", "pacmap", "--set", "digits", "--param", "shift=1", tmp_path / "maps.png")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "maps.png").read_text() == "axes"
+    above, below, columns = drawn
+    assert (columns, drawn["columns"]) == ("columns", 1)
+    assert (above, below.partition(",")[0]) == ("spy: training rows", "spy: never seen")
+    data, (X, *_), rows = sets.load("digits", "published"), *spied
+    np.testing.assert_array_equal(X, data.X)
+    np.testing.assert_array_equal(rows, data.X_test)
+    for title, X, y in ((above, data.X, data.y), (below, data.X_test, data.y_test)):
+        Z, labels = drawn[title]
+        np.testing.assert_allclose(np.abs(Z), np.abs(PCA(2).fit(data.X).transform(X)[:300]), atol=1e-4)
+        np.testing.assert_array_equal(labels, y[:300])
+    assert spied[0][3] == {"shift": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "pacmap", "--set", "digits"], "gone_module cannot be imported"),
+        (["--method", "umap", "--set", "digits", "--param", "shift=-1"], "shift must be at least 0"),
+        (["--method", "umap", "--set", "glove"], "the published protocol is for digits"),
+    ],
+)
+def test_the_gallery_refuses_in_one_line(spied, arguments, message, monkeypatch, tmp_path):
+    gone = methods.Method("gone", lambda: None, "gone-package", ("gone_module",))
+    monkeypatch.setitem(methods.METHODS, "pacmap", gone)
+    monkeypatch.setitem(methods.METHODS, "umap", methods.METHODS["spy"])
+    result = invoke("gallery", *arguments, tmp_path / "maps.png")
+    assert result.exit_code == 2
+    assert message in result.output
 
 
 def invoke(*arguments):
