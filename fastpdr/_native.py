@@ -21,6 +21,8 @@ import torch
 OPS = (
     "alias_table",
     "fuzzy_weights",
+    "layer_norm_gelu",
+    "layer_norm_gelu_backward",
     "pair_loss",
     "perplexity_search",
     "sample_edges",

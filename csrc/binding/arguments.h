@@ -136,6 +136,36 @@ struct Neighbors {
   }
 };
 
+// The rows of a hidden layer, and the weight by which they are normalised.
+struct Layer {
+  Tensor x, weight;  // [n, d], [d]
+  int64_t n, d;
+
+  Layer(const Tensor& x_, const Tensor& weight_, const std::string& op)
+      : x(require(x_, row_type(x_), 2, (op + ": x").c_str())),
+        weight(require(weight_, ScalarType::Float, 1, (op + ": weight").c_str(), x_, "x")),
+        n(x.size(0)),
+        d(x.size(1)) {
+    STD_TORCH_CHECK(d >= 1, op, ": x must have at least one column");
+    STD_TORCH_CHECK(weight.size(0) == d, op, ": weight must be [d] like the columns of x");
+  }
+  static ScalarType row_type(const Tensor& x) {
+    return x.scalar_type() == ScalarType::BFloat16 ? ScalarType::BFloat16 : ScalarType::Float;
+  }
+  // Another tensor of x's shape and type.
+  Tensor rows(const Tensor& value, const std::string& what) const {
+    const Tensor found = require(value, x.scalar_type(), 2, what.c_str(), x, "x");
+    STD_TORCH_CHECK(found.size(0) == n && found.size(1) == d, what, " must be [n, d] like x");
+    return found;
+  }
+  // Numbers, one for each row or column.
+  Tensor numbers(const Tensor& value, int64_t size, const std::string& what) const {
+    const Tensor found = require(value, ScalarType::Float, 1, what.c_str(), x, "x");
+    STD_TORCH_CHECK(found.size(0) == size, what, " must be [", size, "]");
+    return found;
+  }
+};
+
 inline void require_connectivity(double local_connectivity) {
   STD_TORCH_CHECK(local_connectivity >= 0.0, "fuzzy_weights: local_connectivity must be >= 0");
 }

@@ -6,10 +6,12 @@
 #include <cstring>
 #include <memory>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "arguments.h"
 #include "fastpdr/fuzzy.h"
+#include "fastpdr/layer_norm_gelu.h"
 #include "fastpdr/perplexity.h"
 
 namespace fastpdr::binding {
@@ -188,6 +190,50 @@ Tensor alias_table_of(const Tensor& weights_) {
   return table;
 }
 
+// Calls `function` with a null pointer of the type of the rows.
+template <typename F>
+auto with_rows_of(const Layer& layer, F function) {
+  return layer.x.scalar_type() == ScalarType::BFloat16 ? function(static_cast<BFloat16*>(nullptr))
+                                                       : function(static_cast<float*>(nullptr));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias_,
+                                                           double eps) {
+  const std::string op = "layer_norm_gelu";
+  const Layer layer(x, weight, op);
+  const Tensor bias = layer.numbers(bias_, layer.d, op + ": bias");
+  Tensor y = allocate(op.c_str(), layer.x, {layer.n, layer.d}, layer.x.scalar_type());
+  Tensor slope = allocate(op.c_str(), layer.x, {layer.n, layer.d}, layer.x.scalar_type());
+  Tensor mean = allocate(op.c_str(), layer.x, {layer.n}, ScalarType::Float);
+  Tensor scale = allocate(op.c_str(), layer.x, {layer.n}, ScalarType::Float);
+  with_rows_of(layer, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    fastpdr::layer_norm_gelu(read<T>(layer.x), read<float>(layer.weight), read<float>(bias), layer.n, layer.d, eps,
+                             write<T>(y), write<T>(slope), write<float>(mean), write<float>(scale));
+  });
+  return {y, slope, mean, scale};
+}
+
+std::tuple<Tensor, Tensor, Tensor> layer_norm_gelu_backward(const Tensor& grad_, const Tensor& x, const Tensor& slope_,
+                                                            const Tensor& weight, const Tensor& mean_,
+                                                            const Tensor& scale_) {
+  const std::string op = "layer_norm_gelu_backward";
+  const Layer layer(x, weight, op);
+  const Tensor grad = layer.rows(grad_, op + ": grad"), slope = layer.rows(slope_, op + ": slope");
+  const Tensor mean = layer.numbers(mean_, layer.n, op + ": mean");
+  const Tensor scale = layer.numbers(scale_, layer.n, op + ": scale");
+  Tensor grad_x = allocate(op.c_str(), layer.x, {layer.n, layer.d}, layer.x.scalar_type());
+  Tensor grad_weight = allocate(op.c_str(), layer.x, {layer.d}, ScalarType::Float);
+  Tensor grad_bias = allocate(op.c_str(), layer.x, {layer.d}, ScalarType::Float);
+  with_rows_of(layer, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    fastpdr::layer_norm_gelu_backward(read<T>(grad), read<T>(layer.x), read<T>(slope), read<float>(layer.weight),
+                                      read<float>(mean), read<float>(scale), layer.n, layer.d, write<T>(grad_x),
+                                      write<float>(grad_weight), write<float>(grad_bias));
+  });
+  return {grad_x, grad_weight, grad_bias};
+}
+
 }  // namespace
 
 Tensor alias_table_on_host(const Tensor& weights) {
@@ -204,6 +250,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
   m.impl("subgraph", TORCH_BOX(&subgraph));
   m.impl("fuzzy_weights", TORCH_BOX(&fuzzy_weights));
   m.impl("symmetrize", TORCH_BOX(&symmetrize));
+  m.impl("layer_norm_gelu", TORCH_BOX(&layer_norm_gelu));
+  m.impl("layer_norm_gelu_backward", TORCH_BOX(&layer_norm_gelu_backward));
 }
 
 }  // namespace fastpdr::binding

@@ -19,4 +19,10 @@ STABLE_TORCH_LIBRARY(fastpdr, m) {
   m.def(
       "symmetrize(Tensor indices, Tensor values, float sum_factor, float product_factor) "
       "-> (Tensor indptr, Tensor indices, Tensor values)");
+  m.def(
+      "layer_norm_gelu(Tensor x, Tensor weight, Tensor bias, float eps) "
+      "-> (Tensor y, Tensor slope, Tensor mean, Tensor scale)");
+  m.def(
+      "layer_norm_gelu_backward(Tensor grad, Tensor x, Tensor slope, Tensor weight, Tensor mean, Tensor scale) "
+      "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
 }

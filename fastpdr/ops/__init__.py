@@ -1,6 +1,7 @@
 """The kernels as differentiable functions of tensors, each with its reference in :mod:`fastpdr.reference`."""
 
 from fastpdr.ops.fuzzy import fuzzy_weights
+from fastpdr.ops.layer_norm_gelu import layer_norm_gelu
 from fastpdr.ops.pairs import pair_loss
 from fastpdr.ops.perplexity import perplexity_search
 from fastpdr.ops.sampling import alias_table, sample_edges
@@ -11,6 +12,7 @@ from fastpdr.ops.symmetrize import symmetrize
 __all__ = [
     "alias_table",
     "fuzzy_weights",
+    "layer_norm_gelu",
     "pair_loss",
     "perplexity_search",
     "sample_edges",

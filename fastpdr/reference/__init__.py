@@ -1,6 +1,7 @@
 """Every op again in plain PyTorch: written to be read, exact in float64, the fallback where nothing is compiled."""
 
 from fastpdr.reference.fuzzy import fuzzy_weights
+from fastpdr.reference.layer_norm_gelu import layer_norm_gelu
 from fastpdr.reference.pairs import pair_loss
 from fastpdr.reference.perplexity import perplexity_search
 from fastpdr.reference.sampling import alias_table, sample_edges
@@ -11,6 +12,7 @@ from fastpdr.reference.symmetrize import symmetrize
 __all__ = [
     "alias_table",
     "fuzzy_weights",
+    "layer_norm_gelu",
     "pair_loss",
     "perplexity_search",
     "sample_edges",

@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from fastpdr import _native, ops
 from fastpdr.data import Rows
 
 ROWS_AT_ONCE = 65_536
@@ -95,6 +96,21 @@ class OutputScaling(nn.Module):
         return (x * self.scale + self.mean).float()
 
 
+class Block(nn.Sequential):
+    """Linear, LayerNorm, activation; the last two in one kernel where gradients are wanted and there is one."""
+
+    def __init__(self, before: int, after: int, activation: str) -> None:
+        super().__init__(nn.Linear(before, after), nn.LayerNorm(after), ACTIVATIONS[activation]())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map rows ``[b, before]`` to ``[b, after]``."""
+        linear, norm, activation = self
+        fused = self.training and torch.is_grad_enabled() and isinstance(activation, nn.GELU)
+        if not fused or x.device.type not in _native.KERNELS["layer_norm_gelu"]:
+            return super().forward(x)
+        return ops.layer_norm_gelu(linear(x), norm.weight, norm.bias, eps=norm.eps)
+
+
 class MLP(nn.Module):
     """Multilayer perceptron with LayerNorm before every activation.
 
@@ -111,12 +127,7 @@ class MLP(nn.Module):
     def __init__(self, n_features: int, n_outputs: int, hidden_dims: Sequence[int], activation: str) -> None:
         super().__init__()
         widths = [n_features, *hidden_dims]
-        self.hidden = nn.Sequential(
-            *(
-                nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), ACTIVATIONS[activation]())
-                for before, after in pairwise(widths)
-            )
-        )
+        self.hidden = nn.Sequential(*(Block(before, after, activation) for before, after in pairwise(widths)))
         self.head = nn.Linear(widths[-1], n_outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
