@@ -36,7 +36,9 @@ def record(tmp_path_factory):
     path = tmp_path_factory.mktemp("breakdown") / "digits.json"
     picture = path.with_suffix(".png")
     words = ["run", "--method", "umap", "--set", "digits", "--threads", "1", "--steps", "6"]
-    ended = CliRunner().invoke(main, [*words, "--output", str(path), "--picture", str(picture)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "IMPORTS", 1)
+        ended = CliRunner().invoke(main, [*words, "--output", str(path), "--picture", str(picture)])
     assert ended.exit_code == 0, ended.output
     assert f"### 1,347 {table.TIMES} 64 (digits)" in ended.output
     assert picture.stat().st_size > 10_000
@@ -220,7 +222,7 @@ def test_the_table_goes_between_the_marks_of_a_page(record, tmp_path):
     assert ended.exit_code == 0, ended.output
     text = page.read_text()
     shown = CliRunner().invoke(main, ["table", str(record)]).output
-    assert text == f"before\n{table.BEGIN}\n{shown}\n{table.END}\nafter\n"
+    assert text == f"before\n{table.BEGIN}\n\n{shown}\n{table.END}\nafter\n"
     assert CliRunner().invoke(main, ["table", str(record), "--write", str(page)]).exit_code == 0
     assert page.read_text() == text
 
