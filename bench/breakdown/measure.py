@@ -42,7 +42,7 @@ print(between - begin, time.perf_counter() - between)
 
 
 def fit(method: str, name: str, threads: int, steps: int) -> dict[str, Any]:
-    """Fit in this process, all but the training in full.
+    """Fit in this process on the CPU, all but the training in full.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def fit(method: str, name: str, threads: int, steps: int) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     X, loading = timed(lambda: _rows(name))
-    estimator, watched = getattr(fastpdr, METHODS[method])(random_state=0), WatchedFit(steps)
+    estimator, watched = getattr(fastpdr, METHODS[method])(random_state=0, device="cpu"), WatchedFit(steps)
     with watched.phases.part("other"):
         watched.fit(estimator, X)
     taken = watched.phases.lap()

@@ -85,5 +85,5 @@ def against_network(cls: Any, X: NDArray[np.float32], precision: str, turns: int
     """Measure an estimator with the wide network at a batch of 500."""
     found = AgainstNetwork(turns)
     settings = {"hidden_dims": HIDDEN, "batch_size": BATCH, "n_epochs": 2 * (turns + 1) * TURN, "random_state": 0}
-    found.fit(cls(precision=precision, **settings), X)
+    found.fit(cls(precision=precision, device="cpu", **settings), X)
     return found
