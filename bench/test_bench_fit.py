@@ -13,6 +13,7 @@ from competitors import PerEdgeUMAP
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import KNeighborsClassifier
 
+from bench.breakdown.network import against_network, wide_rows
 from fastpdr import KNNGraph, MultiscaleParametricTSNE, ParametricLargeVis, ParametricTSNE, ParametricUMAP, metrics
 from fastpdr.training.batches import EdgeBatches
 from fastpdr.training.objectives import Curve, PairObjective, curve_of
@@ -113,3 +114,19 @@ def test_umap_against_the_per_edge_loop(unit, benchmark):
         ratio=per_unit[0] / per_unit[1],
     )
     benchmark.pedantic(lambda: umap.transform(X), rounds=3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cls", [ParametricTSNE, MultiscaleParametricTSNE, ParametricUMAP, ParametricLargeVis])
+def test_step_against_the_network(cls, precision, benchmark):
+    """A whole training step, and the network's own forward, backward and optimizer with the batch in hand, in turn."""
+    found = against_network(cls, wide_rows(), precision, turns=1 if benchmark.disabled else 20)
+    medians = found.medians()
+    benchmark.extra_info.update(
+        competitor="forward, backward and optimizer of the network alone",
+        competitor_median_s=medians["network"],
+        ours_median_s=medians["step"],
+        ratio=medians["network"] / medians["step"],
+        step_over_network=medians["step"] / medians["network"],
+    )
+    benchmark.pedantic(lambda: found.once(found.x), rounds=1 if benchmark.disabled else 20, warmup_rounds=2)
