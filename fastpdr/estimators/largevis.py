@@ -92,7 +92,7 @@ class ParametricLargeVis(NeighborEmbedding):
         encoder: nn.Module | None = None,
         n_epochs: int | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 6e-3,
+        learning_rate: float = 1e-2,
         lr_schedule: str = "cosine",
         optimizer: str = "adamw",
         weight_decay: float = 0.1,

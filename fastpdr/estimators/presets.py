@@ -33,7 +33,7 @@ PAIRS: Mapping[str, Preset] = {
     "fast": (
         Level(10_000, 680, 512, 0.5, 0.1),
         Level(30_000, 1250, 1024, 0.5, 0.0),
-        Level(math.inf, 1250, 2048, 0.5, 0.0),
+        Level(math.inf, 850, 2048, 0.5, 0.0),
     ),
     "best": (
         Level(10_000, 2500, 1024, 0.6, 0.7),

@@ -16,6 +16,7 @@ from fastpdr import _native, ops
 from fastpdr.data import Rows
 
 ROWS_AT_ONCE = 65_536
+ROWS_OF_A_PRODUCT = 32  # in bf16 on the CPU their number is a multiple of it
 BLOCK_ELEMENTS = 1 << 21  # of rows that are not in one piece
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -132,7 +133,11 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map rows ``[b, n_features]`` to ``[b, n_outputs]``."""
-        return self.head(self.hidden(x))
+        b = len(x)
+        if self.training and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # oneDNN prepares a product anew for every number of rows that it has not met, and drawn batches have many.
+            x = nn.functional.pad(x, (0, 0, 0, -b % ROWS_OF_A_PRODUCT))
+        return self.head(self.hidden(x))[:b]
 
     @torch.no_grad()
     def keep_outputs(self, count: int) -> None:

@@ -82,7 +82,7 @@ Source = torch.Tensor | PreparedRows  # of rows for the loop
 def gathered(source: Source, rows: torch.Tensor) -> torch.Tensor:
     """The rows of these numbers ``[b]``, where the source keeps its rows."""
     rows = rows.to(source.device)
-    return source[rows] if isinstance(source, torch.Tensor) else source.take(rows)
+    return source.index_select(0, rows) if isinstance(source, torch.Tensor) else source.take(rows)
 
 
 class NearRows(PreparedRows):

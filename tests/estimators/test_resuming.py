@@ -267,7 +267,7 @@ def test_a_signal_ends_a_fit_after_a_checkpoint(number, error, X, tmp_path, monk
 @pytest.mark.parametrize(
     ("settings", "change", "message"),
     [
-        ({"learning_rate": 0.01}, None, r"other settings \(learning_rate was 0.006, is 0.01\)"),
+        ({"learning_rate": 0.02}, None, r"other settings \(learning_rate was 0.01, is 0.02\)"),
         ({"random_state": 1}, None, r"other settings \(random_state was 0, is 1\)"),
         ({"encoder": Forgetful()}, None, r"other settings \(encoder was None, is '"),
         ({}, lambda X: X + 1, r"other data \(X\)"),
