@@ -20,6 +20,7 @@ import torch
 
 OPS = (
     "alias_table",
+    "coranking",
     "fuzzy_weights",
     "layer_norm_gelu",
     "layer_norm_gelu_backward",

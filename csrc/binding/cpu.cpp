@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arguments.h"
+#include "fastpdr/coranking.h"
 #include "fastpdr/fuzzy.h"
 #include "fastpdr/layer_norm_gelu.h"
 #include "fastpdr/perplexity.h"
@@ -234,6 +235,20 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm_gelu_backward(const Tensor& grad_,
   return {grad_x, grad_weight, grad_bias};
 }
 
+std::tuple<Tensor, Tensor, Tensor> coranking(const Tensor& sqdist_x, const Tensor& sqdist_z, int64_t k) {
+  const Tensor x = require(sqdist_x, ScalarType::Float, 2, "coranking: sqdist_x");
+  const Tensor z = require(sqdist_z, ScalarType::Float, 2, "coranking: sqdist_z", x, "sqdist_x");
+  const int64_t b = x.size(0), n = x.size(1);
+  STD_TORCH_CHECK(z.size(0) == b && z.size(1) == n, "coranking: sqdist_z must be [b, n] like sqdist_x");
+  STD_TORCH_CHECK(n <= INT32_MAX, "coranking: sqdist_x must have fewer than 2^31 columns");
+  Tensor counts = allocate("coranking", x, {n}, ScalarType::Long);
+  Tensor intruding = allocate("coranking", x, {}, ScalarType::Long);
+  Tensor torn = allocate("coranking", x, {}, ScalarType::Long);
+  fastpdr::coranking(read<float>(x), read<float>(z), b, n, k, write<int64_t>(counts), write<int64_t>(intruding),
+                     write<int64_t>(torn));
+  return {counts, intruding, torn};
+}
+
 }  // namespace
 
 Tensor alias_table_on_host(const Tensor& weights) {
@@ -250,6 +265,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastpdr, CPU, m) {
   m.impl("subgraph", TORCH_BOX(&subgraph));
   m.impl("fuzzy_weights", TORCH_BOX(&fuzzy_weights));
   m.impl("symmetrize", TORCH_BOX(&symmetrize));
+  m.impl("coranking", TORCH_BOX(&coranking));
   m.impl("layer_norm_gelu", TORCH_BOX(&layer_norm_gelu));
   m.impl("layer_norm_gelu_backward", TORCH_BOX(&layer_norm_gelu_backward));
 }

@@ -25,4 +25,5 @@ STABLE_TORCH_LIBRARY(fastpdr, m) {
   m.def(
       "layer_norm_gelu_backward(Tensor grad, Tensor x, Tensor slope, Tensor weight, Tensor mean, Tensor scale) "
       "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)");
+  m.def("coranking(Tensor sqdist_x, Tensor sqdist_z, int k) -> (Tensor counts, Tensor intruding, Tensor torn)");
 }

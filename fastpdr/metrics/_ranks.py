@@ -1,7 +1,5 @@
-"""The neighbours of anchor rows among all n rows in order of distance: exact Euclidean ranks.
+"""Squared distances from anchor rows to all n rows, good enough for exact Euclidean ranks.
 
-Blocks of anchors [b, n] are ordered by int64 keys, the bits of the squared distance (float32, never
-negative, so its bits sort like its value) above the column number: equal distances rank by row.
 Data are centred and scaled in float64.  Distances come from direct differences up to 8 columns and
 from one GEMM beyond, in float32; in float64 for float64 input and wherever float32 could not tell
 the nearest neighbours apart.  No array is larger than a block of BLOCK_BYTES or the data.
@@ -20,11 +18,10 @@ from torch import Tensor
 from fastpdr._progress import progress
 
 DIRECT_COLUMNS = 8
-BLOCK_BYTES = 256 * 2**20
-# Both spaces' distances, keys, sorted keys and the rank tables of the R_NX curve, at their peak.
-BYTES_PER_ENTRY = 96
+BLOCK_BYTES = 32 * 2**20
+# Both spaces' distances, one of them in float64 as well.
+BYTES_PER_ENTRY = 16
 COPY_ROWS_BYTES = 16 * 2**20
-COLUMN_MASK = 2**32 - 1
 
 CENTER_ROWS = 1024
 PROBE_ROWS = 128
@@ -112,30 +109,6 @@ class Points:
         return True
 
 
-class Order:
-    """All n rows in order of distance from b anchors; ranks count from 1, the anchor is last."""
-
-    def __init__(self, sqdist: Tensor) -> None:
-        keys = sqdist.view(torch.int32).to(torch.int64).bitwise_left_shift_(32)
-        self.keys = keys.bitwise_or_(torch.arange(sqdist.shape[1], device=keys.device))
-        # NumPy sorts plain integers with SIMD; torch sorts pairs of value and index.
-        self.sorted = torch.from_numpy(np.sort(self.keys.numpy(), axis=1))
-
-    def nearest(self, k: int) -> Tensor:
-        """Return the columns [b, k] of the k nearest rows, nearest first."""
-        return self.sorted[:, :k] & COLUMN_MASK
-
-    def ranks(self, columns: Tensor) -> Tensor:
-        """Return the ranks [b, k] of a few columns [b, k]."""
-        return torch.searchsorted(self.sorted, self.keys.gather(1, columns)) + 1
-
-    def rank_table(self) -> Tensor:
-        """Return the ranks [b, n] of every column."""
-        b, n = self.keys.shape
-        ranks = torch.arange(1, n + 1, device=self.keys.device).expand(b, n)
-        return torch.empty_like(self.keys).scatter_(1, self.nearest(n), ranks)
-
-
 def spread_rows(n: int, most: int) -> NDArray[np.int64]:
     """Return at most `most` rows, evenly spread from the first to the last."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
@@ -153,9 +126,9 @@ def row_blocks(rows: NDArray[np.int64], n: int) -> Iterator[NDArray[np.int64]]:
         yield rows[start : start + step]
 
 
-def block_orders(x: Points, z: Points, rows: NDArray[np.int64], verbose: bool) -> Iterator[tuple[Order, Order]]:
-    """Yield the orders of the same anchors in both spaces, block by block."""
+def block_distances(x: Points, z: Points, rows: NDArray[np.int64], verbose: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the squared distances [b, n] of the same anchors in both spaces, block by block."""
     with progress("judging", len(rows), shown=verbose) as bar:
         for block in row_blocks(rows, len(x)):
-            yield Order(x.sqdist(block)), Order(z.sqdist(block))
+            yield x.sqdist(block), z.sqdist(block)
             bar.update(len(block))

@@ -1,20 +1,22 @@
 """How much of the data's neighbourhood structure a map keeps: measures of ranks in both spaces.
 
 All of them read the co-ranking of X [n, d] and Z [n, c]: rank r_X(i, j) of row j among the other
-rows by distance from row i, and r_Z likewise.  Each measure is a sum over anchors i, gathered block
-by block from `_ranks`; integer sums, so the result does not depend on the blocks.
+rows by distance from row i, and r_Z likewise.  Each measure is made of sums over anchors i
+(`fastpdr.ops.coranking`), block by block of `_ranks`; integers, so the result does not depend on the
+blocks.
 Sources: Venna & Kaski 2001; Lee & Verleysen 2009; Lee, Peluffo-Ordonez & Verleysen 2015.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from fastpdr import ops
 from fastpdr.metrics._checks import (
     RandomState,
     anchor_rows,
@@ -22,7 +24,7 @@ from fastpdr.metrics._checks import (
     as_matrices,
     as_rank_neighbors,
 )
-from fastpdr.metrics._ranks import Order, Points, block_orders
+from fastpdr.metrics._ranks import Points, block_distances
 
 
 def trustworthiness(
@@ -86,7 +88,7 @@ def trustworthiness(
     """
     pair = _Pair.of("trustworthiness", X, Z, sample, random_state, verbose)
     k = as_rank_neighbors("trustworthiness", n_neighbors, pair.n)
-    return _rank_score(sum(_excess(x, z, k) for x, z in pair.orders()), pair, k)
+    return _rank_score(pair.coranking(k).intruding, pair, k)
 
 
 def continuity(
@@ -133,7 +135,7 @@ def continuity(
     """
     pair = _Pair.of("continuity", X, Z, sample, random_state, verbose)
     k = as_rank_neighbors("continuity", n_neighbors, pair.n)
-    return _rank_score(sum(_excess(z, x, k) for x, z in pair.orders()), pair, k)
+    return _rank_score(pair.coranking(k).torn, pair, k)
 
 
 def neighborhood_preservation(
@@ -181,7 +183,7 @@ def neighborhood_preservation(
     """
     pair = _Pair.of("neighborhood_preservation", X, Z, sample, random_state, verbose)
     k = as_integer("neighborhood_preservation", "n_neighbors", n_neighbors, 1, pair.n - 1, "n - 1")
-    return sum(_shared(x, z, k) for x, z in pair.orders()) / (pair.m * k)
+    return _preserved(pair.coranking(k), pair, k)
 
 
 def rnx_curve(
@@ -280,22 +282,24 @@ def structure_scores(
     x: NDArray, z: NDArray, rows: NDArray[np.int64], n_neighbors: int, verbose: bool
 ) -> tuple[dict[str, float], NDArray[np.float64]]:
     """Return the four structure measures of checked arguments, and the R_NX curve, from one pass over the anchors."""
-    pair = _Pair(x, z, rows, verbose)
-    k, k_max = n_neighbors, pair.n - 2
-    intruding = torn = 0
-    counts = np.zeros(k_max, dtype=np.int64)
-    for x_order, z_order in pair.orders():
-        intruding += _excess(x_order, z_order, k)
-        torn += _excess(z_order, x_order, k)
-        counts += _corank_counts(x_order, z_order, k_max)
-    curve = _curve_from_counts(counts, pair)
+    pair, k = _Pair(x, z, rows, verbose), n_neighbors
+    sums = pair.coranking(k)
+    curve = _curve_from_counts(sums.counts[: pair.n - 2], pair)
     scores = {
-        "trustworthiness": _rank_score(intruding, pair, k),
-        "continuity": _rank_score(torn, pair, k),
-        "neighborhood_preservation": float(counts[:k].sum()) / (pair.m * k),
+        "trustworthiness": _rank_score(sums.intruding, pair, k),
+        "continuity": _rank_score(sums.torn, pair, k),
+        "neighborhood_preservation": _preserved(sums, pair, k),
         "rnx_auc": log_k_mean(curve),
     }
     return scores, curve
+
+
+class _Sums(NamedTuple):
+    """Of :func:`fastpdr.ops.coranking` over all anchors."""
+
+    counts: NDArray[np.int64]  # [n]
+    intruding: int
+    torn: int
 
 
 @dataclass(frozen=True)
@@ -322,25 +326,18 @@ class _Pair:
     def m(self) -> int:
         return len(self.rows)
 
-    def orders(self) -> Iterator[tuple[Order, Order]]:
-        return block_orders(Points(self.x), Points(self.z), self.rows, self.verbose)
+    def coranking(self, k: int) -> _Sums:
+        x, z = Points(self.x), Points(self.z)
+        counts, intruding, torn = torch.zeros(self.n, dtype=torch.int64), 0, 0
+        for block in block_distances(x, z, self.rows, self.verbose):
+            of_block = ops.coranking(*block, k)
+            counts += of_block[0]
+            intruding, torn = intruding + int(of_block[1]), torn + int(of_block[2])
+        return _Sums(counts.numpy(), intruding, torn)
 
 
-def _excess(judge: Order, other: Order, k: int) -> int:
-    """Sum of how far beyond k the judge ranks the other space's k nearest rows."""
-    return int((judge.ranks(other.nearest(k)) - k).clamp_(min=0).sum())
-
-
-def _shared(x: Order, z: Order, k: int) -> int:
-    """Number of rows that are among the k nearest in both spaces."""
-    return int((x.ranks(z.nearest(k)) <= k).sum())
-
-
-def _corank_counts(x: Order, z: Order, k_max: int) -> NDArray[np.int64]:
-    """Number of pairs [k_max] that both spaces hold within K = 1, 2, ... but not within K - 1."""
-    ranks = x.rank_table().gather(1, z.nearest(k_max))
-    worse = torch.maximum(ranks, torch.arange(1, k_max + 1, device=ranks.device), out=ranks)
-    return torch.bincount(worse.flatten(), minlength=k_max + 1)[1 : k_max + 1].numpy()
+def _preserved(sums: _Sums, pair: _Pair, k: int) -> float:
+    return float(sums.counts[:k].sum()) / (pair.m * k)
 
 
 def _rank_score(excess: int, pair: _Pair, k: int) -> float:
@@ -369,10 +366,7 @@ def _rnx_curve(
     last = pair.n - 2
     if k_max is not None:
         last = as_integer(function, "k_max", k_max, 1, last, "n - 2")
-    counts = np.zeros(last, dtype=np.int64)
-    for x, z in pair.orders():
-        counts += _corank_counts(x, z, last)
-    return _curve_from_counts(counts, pair)
+    return _curve_from_counts(pair.coranking(0).counts[:last], pair)
 
 
 def log_k_mean(curve: NDArray[np.float64]) -> float:

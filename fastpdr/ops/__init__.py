@@ -1,5 +1,6 @@
 """The kernels as differentiable functions of tensors, each with its reference in :mod:`fastpdr.reference`."""
 
+from fastpdr.ops.coranking import coranking
 from fastpdr.ops.fuzzy import fuzzy_weights
 from fastpdr.ops.layer_norm_gelu import layer_norm_gelu
 from fastpdr.ops.pairs import pair_loss
@@ -11,6 +12,7 @@ from fastpdr.ops.symmetrize import symmetrize
 
 __all__ = [
     "alias_table",
+    "coranking",
     "fuzzy_weights",
     "layer_norm_gelu",
     "pair_loss",

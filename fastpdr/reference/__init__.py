@@ -1,5 +1,6 @@
 """Every op again in plain PyTorch: written to be read, exact in float64, the fallback where nothing is compiled."""
 
+from fastpdr.reference.coranking import coranking
 from fastpdr.reference.fuzzy import fuzzy_weights
 from fastpdr.reference.layer_norm_gelu import layer_norm_gelu
 from fastpdr.reference.pairs import pair_loss
@@ -11,6 +12,7 @@ from fastpdr.reference.symmetrize import symmetrize
 
 __all__ = [
     "alias_table",
+    "coranking",
     "fuzzy_weights",
     "layer_norm_gelu",
     "pair_loss",
