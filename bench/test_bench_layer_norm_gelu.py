@@ -10,7 +10,8 @@ from competitors import eager_layer_norm_gelu
 
 from fastpdr import ops, reference
 
-ALLOWED = {"float32": 1e-5, "bfloat16": 1e-2}  # relative, of value and gradients
+# Relative, of value and gradients. In bfloat16 PyTorch rounds what lies between, and sums rounded numbers.
+ALLOWED = {"float32": (1e-5, 1e-5), "bfloat16": (1e-2, 1e-1)}  # ours, theirs
 
 
 def gradients(function, x, weight, bias, grad):
@@ -31,8 +32,8 @@ def require_close(function, allowed, arguments):
 @pytest.mark.parametrize("n", LAYER_ROWS)
 def test_against_the_modules(n, dtype, benchmark):
     arguments = hidden_layer(n, getattr(torch, dtype))
-    require_close(ops.layer_norm_gelu, ALLOWED[dtype], arguments)
-    require_close(eager_layer_norm_gelu, ALLOWED[dtype], arguments)
+    for function, allowed in zip((ops.layer_norm_gelu, eager_layer_norm_gelu), ALLOWED[dtype], strict=True):
+        require_close(function, allowed, arguments)
     rounds = 1 if benchmark.disabled else 31
     benchmark.extra_info.update(in_fresh_processes(contest, [n, dtype], rounds, 16, THREADS))
     benchmark.pedantic(lambda: gradients(ops.layer_norm_gelu, *arguments), rounds=rounds, warmup_rounds=5)
