@@ -20,6 +20,7 @@ BATCH_SCALES = [2.0**h for h in range(1, 9)]  # round(log2(500 / 2)) = 8
 MAP_SIZES = [500, 1000, 5000]
 PAIR_SIZES, PAIRS_OF_A_ROW = [512, 1024, 2048], 4  # batches of drawn edges
 SPARSE_ROWS, SPARSE_NEIGHBORS = 5000, 90
+LAYER_ROWS, LAYER_WIDTH = [512, 2048], 256  # batches in a hidden layer of the network that is built in
 EDGES, EDGES_OF_BATCH = 1_300_000, 512
 BLOB_ROWS, BLOB_COLUMNS, BLOBS = 10_000, 50, 10
 GRAPH_ROWS, GRAPH_NEIGHBORS, GRAPH_BATCH = 60_000, 14, 1024  # UMAP's default: 15 neighbours with the point itself
@@ -77,6 +78,14 @@ def batch_map(b: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     dense = torch.maximum(dense, dense.T).fill_diagonal_(0)
     y = torch.randn(b, 2, generator=generator).mul_(3).requires_grad_()
     return y, dense.to_sparse_csr(), dense
+
+
+def hidden_layer(n: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows [n, 256] of a hidden layer, weight and bias, that ask for gradients, and the gradient that comes in."""
+    generator = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(n, LAYER_WIDTH, generator=generator).to(dtype) for _ in range(2))
+    weight, bias = (0.1 * torch.randn(LAYER_WIDTH, generator=generator) + mean for mean in (1.0, 0.0))
+    return x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), grad
 
 
 def edge_weights() -> torch.Tensor:

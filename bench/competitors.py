@@ -103,6 +103,11 @@ def eager_pair_loss(
     return attraction - repulsion * torch.log1p(-q.masked_fill(same, 0.0)).sum() / (count * (count - 1))
 
 
+def eager_layer_norm_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """LayerNorm and GELU one after the other; bfloat16 rows with a float32 weight are what autocast has on the CPU."""
+    return torch.nn.functional.gelu(torch.nn.functional.layer_norm(x, weight.shape, weight, bias))
+
+
 def numpy_draws(generator: np.random.Generator, p: np.ndarray, n_edges: int, batches: int) -> np.ndarray:
     """Edges of several batches by numpy's choice, which sums the probabilities anew for each; p sums to 1."""
     return np.stack([generator.choice(len(p), size=n_edges, p=p) for _ in range(batches)])

@@ -4,6 +4,7 @@
 // of a training step, from a generator of our own, so that they are the same with every compiler and library.
 #include <fastpdr/fuzzy.h>
 #include <fastpdr/info.h>
+#include <fastpdr/layer_norm_gelu.h>
 #include <fastpdr/pairs.h>
 #include <fastpdr/perplexity.h>
 #include <fastpdr/sampling.h>
@@ -18,6 +19,7 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -44,6 +46,18 @@ std::vector<float> uniforms(std::int64_t count, float scale) {
   std::vector<float> result(count);
   for (float& value : result) value = scale * numbers.uniform();
   return result;
+}
+
+// A number of a row of float32 or bfloat16, the latter cut off.
+template <typename T>
+T row_entry(float value) {
+  if constexpr (std::is_same_v<T, float>) {
+    return value;
+  } else {
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return {static_cast<std::uint16_t>(bits >> 16)};
+  }
 }
 
 struct Csr {
@@ -162,6 +176,22 @@ void sampling(std::int64_t e, std::int64_t draws) {
   });
 }
 
+// Forward and backward, whose incoming gradient is the value itself.
+template <typename T>
+void layer_norm_gelu(std::int64_t n, std::int64_t d) {
+  std::vector<T> x(n * d), y(n * d), slope(n * d), grad_x(n * d);
+  Numbers numbers;
+  for (T& value : x) value = row_entry<T>(numbers.uniform());
+  const std::vector<float> weight = uniforms(d, 1.0f), bias = uniforms(d, 0.5f);
+  std::vector<float> mean(n), scale(n), grad_weight(d), grad_bias(d);
+  counted([&] {
+    fastpdr::layer_norm_gelu(x.data(), weight.data(), bias.data(), n, d, 1e-5, y.data(), slope.data(), mean.data(),
+                             scale.data());
+    fastpdr::layer_norm_gelu_backward(y.data(), x.data(), slope.data(), weight.data(), mean.data(), scale.data(), n, d,
+                                      grad_x.data(), grad_weight.data(), grad_bias.data());
+  });
+}
+
 const std::vector<std::pair<std::string, std::function<void()>>> kCases = {
     {"perplexity of 90 neighbours", [] { perplexity(1000, 90, {30.0}, false); }},
     {"perplexity of a batch, 8 scales", [] { perplexity(500, 500, {2, 4, 8, 16, 32, 64, 128, 256}, true); }},
@@ -171,6 +201,8 @@ const std::vector<std::pair<std::string, std::function<void()>>> kCases = {
     {"fuzzy", [] { fuzzy(5000, 14); }},
     {"symmetrize", [] { symmetrize(5000, 14); }},
     {"subgraph", [] { subgraph(20'000, 1024); }},
+    {"layer_norm_gelu, float32", [] { layer_norm_gelu<float>(512, 256); }},
+    {"layer_norm_gelu, bfloat16", [] { layer_norm_gelu<fastpdr::BFloat16>(512, 256); }},
     {"sampling", [] { sampling(100'000, 100'000); }},
 };
 

@@ -118,8 +118,11 @@ FASTPDR_INLINE void forward_body(const Forward<T>& of, std::int64_t begin, std::
   for (std::int64_t i = begin; i < end; ++i) {
     read_row<W>(of.x + i * d, d, line);
     Floats<W> sums = {}, squares = {};
-    for (std::int64_t j = 0; j < padded; j += W) sums += simd::load<W>(line + j);
-    const float mean = simd::sum<W>(sums) / static_cast<float>(d);
+    // From the first number on: where all are the same, their mean is exactly that, whatever its size.
+    const float first = line[0];
+    std::fill(line + d, line + padded, first);
+    for (std::int64_t j = 0; j < padded; j += W) sums += simd::load<W>(line + j) - first;
+    const float mean = first + simd::sum<W>(sums) / static_cast<float>(d);
     std::fill(line + d, line + padded, mean);
     for (std::int64_t j = 0; j < padded; j += W) {
       const Floats<W> centred = simd::load<W>(line + j) - mean;

@@ -20,7 +20,8 @@ if _FORWARD is not None:
     def _(
         x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        return torch.empty_like(x), torch.empty_like(x), weight.new_empty(len(x)), weight.new_empty(len(x))
+        n = x.shape[0]
+        return x.new_empty(x.shape), x.new_empty(x.shape), weight.new_empty(n), weight.new_empty(n)
 
     @torch.library.register_fake("fastpdr::layer_norm_gelu_backward")
     def _(
@@ -31,7 +32,7 @@ if _FORWARD is not None:
         mean: torch.Tensor,
         scale: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+        return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape)
 
 
 class _Native(torch.autograd.Function):

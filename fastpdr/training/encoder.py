@@ -106,10 +106,10 @@ class Block(nn.Sequential):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map rows ``[b, before]`` to ``[b, after]``."""
         linear, norm, activation = self
-        fused = self.training and torch.is_grad_enabled() and isinstance(activation, nn.GELU)
-        if not fused or x.device.type not in _native.KERNELS["layer_norm_gelu"]:
-            return super().forward(x)
-        return ops.layer_norm_gelu(linear(x), norm.weight, norm.bias, eps=norm.eps)
+        wanted = self.training and torch.is_grad_enabled() and x.device.type in _native.KERNELS["layer_norm_gelu"]
+        if wanted and isinstance(norm, nn.LayerNorm) and isinstance(activation, nn.GELU):
+            return ops.layer_norm_gelu(linear(x), norm.weight, norm.bias, eps=norm.eps)
+        return super().forward(x)
 
 
 class MLP(nn.Module):
