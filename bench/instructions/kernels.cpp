@@ -2,6 +2,7 @@
 //
 // Only what is called inside `counted` is to be counted (callgrind --toggle-collect=counted). Inputs are of the sizes
 // of a training step, from a generator of our own, so that they are the same with every compiler and library.
+#include <fastpdr/coranking.h>
 #include <fastpdr/fuzzy.h>
 #include <fastpdr/info.h>
 #include <fastpdr/layer_norm_gelu.h>
@@ -192,6 +193,14 @@ void layer_norm_gelu(std::int64_t n, std::int64_t d) {
   });
 }
 
+void coranking(std::int64_t b, std::int64_t n) {
+  const std::vector<float> x = uniforms(b * n, 1.0f);
+  const std::vector<float> z(x.rbegin(), x.rend());
+  std::vector<std::int64_t> counts(n);
+  std::int64_t intruding, torn;
+  counted([&] { fastpdr::coranking(x.data(), z.data(), b, n, 12, counts.data(), &intruding, &torn); });
+}
+
 const std::vector<std::pair<std::string, std::function<void()>>> kCases = {
     {"perplexity of 90 neighbours", [] { perplexity(1000, 90, {30.0}, false); }},
     {"perplexity of a batch, 8 scales", [] { perplexity(500, 500, {2, 4, 8, 16, 32, 64, 128, 256}, true); }},
@@ -203,6 +212,7 @@ const std::vector<std::pair<std::string, std::function<void()>>> kCases = {
     {"subgraph", [] { subgraph(20'000, 1024); }},
     {"layer_norm_gelu, float32", [] { layer_norm_gelu<float>(512, 256); }},
     {"layer_norm_gelu, bfloat16", [] { layer_norm_gelu<fastpdr::BFloat16>(512, 256); }},
+    {"coranking", [] { coranking(20, 5000); }},
     {"sampling", [] { sampling(100'000, 100'000); }},
 };
 
