@@ -15,6 +15,7 @@ import click
 
 from fastpdr.cli.output import written_aside
 
+from ..pages import put
 from ..quality import sets
 from ..quality.run import RunError
 from . import measure
@@ -97,7 +98,7 @@ def table_command(file: Path, page: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        tables.write(text, page)
+        put(text, page, tables.BEGIN, tables.END)
     except (OSError, ValueError) as error:
         raise Refused(str(error)) from error
     click.echo(f"wrote {page}")

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fastpdr.cli.output import written_aside
-
 from .measure import TITLES
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -45,25 +43,6 @@ def markdown(record: Record) -> str:
         fits = [fit for fit in record["fits"] if fit["set"] == name]
         parts += [f"### {shape(fits[0])}", _phases(fits, record["imports"]), _facts(fits), _step(fits)]
     return "\n\n".join([*parts, *_network(record)]) + "\n"
-
-
-def write(text: str, page: Path) -> None:
-    """Put the tables into a page, between its marks.
-
-    Raises
-    ------
-    ValueError
-        If it has no marks.
-    OSError
-        If it cannot be read or written.
-    """
-    old = page.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN + "\n")
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{page} must hold the lines {BEGIN} and {END}, between which the tables go")
-    with written_aside(page) as aside:
-        aside.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def phases_of(fit: Record, imports: dict[str, float]) -> dict[str, dict[str, Any]]:
