@@ -413,14 +413,15 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def _count_neighbors(self, n: int) -> int:
         """Return how many other rows of n the graph of neighbours needs for each; 0 where there is no graph."""
 
-    def _neighbors(self, fit: Fit) -> KNNGraph:
-        """The nearest other rows, as many as needed, found or given."""
+    def _neighbors(self, fit: Fit, among: torch.Tensor | None = None) -> KNNGraph:
+        """The nearest other rows, as many as needed, found or given; found among the rows of X unless told others."""
         k, name = self._count_neighbors(len(fit.X)), type(self).__name__
         given = given_graph(self.precomputed_knn, self.metric, name)
         if given is not None:
             return own_neighbors(fitting_graph(given, len(fit.X), k, name))
+        raw = fit.raw.tensor if isinstance(fit.raw, TensorRows) else fit.raw
         return find_neighbors(
-            fit.raw.tensor if isinstance(fit.raw, TensorRows) else fit.raw,
+            raw if among is None else among,
             k,
             metric=self.metric,
             n_jobs=self.n_jobs,

@@ -58,16 +58,17 @@ class TSNE(ParametricEmbedding):
         return ("batch" if n <= RANDOM_ROWS else "knn") if self.affinity == "auto" else self.affinity
 
     def _make_objective(self, fit: Fit) -> Objective:
-        n = len(fit.rows)
+        n, by_batch = len(fit.rows), self._affinity(len(fit.rows)) == "batch"
         graph = None
         if self._count_neighbors(n) > 0:
-            graph = self._neighbors(fit)
+            # For noise alone the rows' principal components do, of which there are fewer.
+            graph = self._neighbors(fit, fit.measured if by_batch and isinstance(fit.measured, torch.Tensor) else None)
         elif self.precomputed_knn is not None:
             raise ValueError(
                 f"{type(self).__name__}: precomputed_knn needs affinity='knn' or neighbor_noise: similarities of the "
                 f"batch use no graph of neighbours"
             )
-        objective = self._by_batch(fit, n) if self._affinity(n) == "batch" else self._by_graph(fit, n, graph)
+        objective = self._by_batch(fit, n) if by_batch else self._by_graph(fit, n, graph)
         objective.neighbors = self._moving_rows(graph, n)
         return objective
 

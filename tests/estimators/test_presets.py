@@ -45,8 +45,9 @@ def test_an_affinity_of_the_batch_looks_for_neighbours_only_where_noise_needs_th
     searches = []
     build = ParametricTSNE._neighbors
 
-    def counted(self, fit):
-        searches.append(build(self, fit))
+    def counted(self, fit, among):
+        assert among is fit.measured
+        searches.append(build(self, fit, among))
         return searches[-1]
 
     monkeypatch.setattr(ParametricTSNE, "_neighbors", counted)
