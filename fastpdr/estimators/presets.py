@@ -26,18 +26,23 @@ class Level(NamedTuple):
 Preset = Sequence[Level]
 
 TSNE: Mapping[str, Preset] = {
-    "fast": (Level(10_000, 630, 512, 0.6, 0.2), Level(math.inf, 640, 1024, 0.6, 0.0)),
-    "best": (Level(10_000, 2000, 1024, 0.6, 0.7), Level(math.inf, 2300, 2048, 0.6, 0.0)),
+    "fast": (
+        Level(2_000, 320, 512, 0.6, 0.2),
+        Level(10_000, 630, 512, 0.6, 0.2),
+        Level(math.inf, 700, 2048, 0.6, 0.0),
+    ),
+    "best": (Level(10_000, 2000, 1024, 0.6, 0.7), Level(math.inf, 3000, 2048, 0.6, 0.1)),
 }
 PAIRS: Mapping[str, Preset] = {
     "fast": (
+        Level(2_000, 320, 512, 0.5, 0.1),
         Level(10_000, 680, 512, 0.5, 0.1),
         Level(30_000, 1250, 1024, 0.5, 0.0),
         Level(math.inf, 850, 2048, 0.5, 0.0),
     ),
     "best": (
         Level(10_000, 2500, 1024, 0.6, 0.7),
-        Level(math.inf, 3900, 2048, 0.5, 0.0),
+        Level(math.inf, 3500, 2048, 0.5, 0.1),
     ),
 }
 
