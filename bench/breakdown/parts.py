@@ -51,7 +51,7 @@ STEP = (
     (PairObjective, "loss", "loss"),
     (torch.Tensor, "backward", "backward"),
     (nn.utils, "clip_grad_value_", "clip"),
-    (nn.utils, "clip_grad_norm_", "clip"),
+    (step, "shorten", "clip"),
 )
 NAMES = ("draw", "gather", "noise", "similarities", "encoder forward", "loss", "backward", "clip", "optimizer")
 REST = "bookkeeping"  # of the loop: all that is no other part

@@ -228,11 +228,12 @@ def pretrain(
     """Teach the encoder a given map ``[n, n_components]``, about 100 steps of least squares."""
     batches = RandomBatches(len(inputs), settings.batch_size, generator)
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
+    parameters = [*encoder.parameters()]
     encoder.train()
     for _ in range(math.ceil(PRETRAINING_STEPS / batches.per_epoch)):
         for _, (x, wanted) in feed(batches.epoch(), [inputs, target], device_of(encoder, inputs)):
             loss = nn.functional.mse_loss(encoder(x)[:, : settings.n_components], wanted)
-            descend([encoder], loss, optimizer, settings.clip_grad_value, settings.clip_grad_norm)
+            descend([parameters], loss, optimizer, settings.clip_grad_value, settings.clip_grad_norm)
 
 
 def device_of(encoder: nn.Module, inputs: Source) -> torch.device:
