@@ -37,7 +37,7 @@ class Surroundings:
             table, numbered = near.flatten(0, 1), torch.arange(len(rows) * k, device=near.device).view(-1, k)
         else:
             assert self.inputs is not None
-            table, numbered = self.inputs, self.neighbors[rows]
+            table, numbered = self.inputs, self.neighbors.index_select(0, rows)
         weights = numbers.view(-1, k)
         weights = (weights - weights.mean(1, keepdim=True)) * (self.deviation * math.sqrt(2 / k))
         moves = nn.functional.embedding_bag(numbered, table.flatten(1), per_sample_weights=weights, mode="sum")
@@ -102,7 +102,7 @@ class Noise:
         if self.deviation > 0:
             moved = torch.add(moved, numbers[: x.numel()].view(x.shape), alpha=self.deviation)
         if self.surroundings is not None:
-            moved = moved + self.surroundings(rows, numbers[self._gaussian(x) :], near)
+            moved = self.surroundings(rows, numbers[self._gaussian(x) :], near).add_(moved)
         return moved
 
     def _gaussian(self, x: torch.Tensor) -> int:
