@@ -16,7 +16,7 @@ from fastpdr.training.objectives import (
     automatic_perplexities,
     curve_of,
 )
-from fastpdr.training.objectives.tsne import squared_distances
+from fastpdr.training.objectives.tsne import WIDE, squared_distances
 
 
 def batch_tsne(data, perplexities):
@@ -60,8 +60,9 @@ def test_perplexity_is_shared_among_batches():
 
 
 @pytest.mark.parametrize("b", [0, 1, 127, 128, 129, 400])
-def test_distances_in_blocks_are_those_of_all_rows(b, generator, close):
-    rows = torch.randn(b, 9, generator=generator)
+@pytest.mark.parametrize("d", [9, WIDE])
+def test_distances_in_blocks_are_those_of_all_rows(b, d, generator, close):
+    rows = torch.randn(b, d, generator=generator)
     rows[b // 2 :] = rows[: b - b // 2].clone()  # duplicates
     sqdist = squared_distances(rows)
     assert bool((sqdist >= 0).all())

@@ -17,7 +17,8 @@ from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
 from fastpdr.training.objectives.base import GraphObjective, Objective
 from fastpdr.training.rows import Source
 
-BLOCK_ROWS = 128  # whose distances are taken together; with fewer, products are less efficient than they are saved
+BLOCK_ROWS = 128  # whose distances are taken together
+WIDE = 256  # columns from which on half of the products cost more than their mirror image
 SMALLEST_PERPLEXITY = 2.0  # in the batch; 4 and 8 trade local structure for global
 
 
@@ -30,10 +31,10 @@ def automatic_perplexities(b: int) -> list[float]:
 def squared_distances(rows: torch.Tensor) -> torch.Tensor:
     """Squared distances ``[b, b]`` among rows ``[b, d]``, the diagonal infinite.
 
-    On the CPU some rows at a time with those that follow, which is mirrored: about half of the products.
+    Of wide rows on the CPU some at a time with those that follow, which is mirrored: about half of the products.
     """
-    b = len(rows)
-    together = BLOCK_ROWS if rows.device.type == "cpu" else max(1, b)
+    b, d = rows.shape
+    together = BLOCK_ROWS if d >= WIDE and rows.device.type == "cpu" else max(1, b)
     square = rows.square().sum(1)
     sqdist = rows.new_empty(b, b)
     for begin in range(0, b, together):
