@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fastpdr.training.seeds import OFFSET, POOL, derived_seed
+from fastpdr.training.seeds import OFFSET, POOL, derived_seed, derived_seeds
 
 POOL_SIZE = 2**22  # numbers drawn once
+SEEDS_AT_ONCE = 64  # of as many steps; one alone takes a hundredth of a step
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Noise:
         self.deviation, self.seed, self.device = deviation, generator.initial_seed(), device
         self.largest, self.surroundings = largest, surroundings
         self.pool = torch.empty(0)
+        self.together, self.seeds = -1, [0]  # which steps' seeds are here
 
     def draw(self, x: torch.Tensor, step: int) -> int:
         """Where in the pool the numbers for the batch x ``[b, ...]`` of a step begin."""
@@ -82,7 +84,10 @@ class Noise:
             generator = torch.Generator(self.device).manual_seed(derived_seed(self.seed, POOL))
             size = max(POOL_SIZE, 2 * self.largest * (count // len(x)))
             self.pool = torch.empty(size, device=self.device).normal_(generator=generator)
-        return derived_seed(self.seed, OFFSET, step) % (len(self.pool) - count + 1)
+        together, number = divmod(step, SEEDS_AT_ONCE)
+        if together != self.together:
+            self.together, self.seeds = together, derived_seeds(self.seed, OFFSET, together, SEEDS_AT_ONCE)
+        return self.seeds[number] % (len(self.pool) - count + 1)
 
     def add(
         self, x: torch.Tensor, rows: torch.Tensor, begin: int | torch.Tensor, near: torch.Tensor | None = None
