@@ -540,8 +540,19 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         name, length = type(self).__name__, f"at most {settings.n_epochs} epochs of {objective.per_epoch} steps"
         try:
             with phase(f"{name}: training on {fit.device}, {length}"):
-                others = (transform, callbacks, terms, checkpoints, ranks, hold)
-                return train(network, fit.inputs, objective, settings, fit.generator, *others)
+                return train(
+                    network,
+                    fit.inputs,
+                    objective,
+                    settings,
+                    fit.generator,
+                    transform,
+                    callbacks,
+                    terms=terms,
+                    checkpoints=checkpoints,
+                    ranks=ranks,
+                    hold=hold,
+                )
         finally:
             close_callbacks(callbacks)
 
