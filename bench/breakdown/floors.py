@@ -149,7 +149,7 @@ def _similarities(fit: PartOfFit, b: int) -> float:
     objective = fit.objective
     if isinstance(objective, BatchTSNE):
         evaluations = FIRST_SCALE + FURTHER_SCALE * (len(objective.perplexities_of(b)) - 1)
-        distances = product(b, objective.data.shape[1], b, torch.float32, "nt")
+        distances = product(b, objective.data.shape[1], b, torch.float32, "nt") / 2  # each pair once
         return distances + multiplying(evaluations * EVALUATION * b * b) + passing(3 * FLOAT * b * b)
     entries = int(objective.graph[0].diff()[fit.batch.rows].sum())
     return passing(objective.graph[1].itemsize * entries, objective.graph[1].nbytes)

@@ -51,7 +51,7 @@ STEP = (
     (PairObjective, "loss", "loss"),
     (torch.Tensor, "backward", "backward"),
     (nn.utils, "clip_grad_value_", "clip"),
-    (nn.utils, "clip_grad_norm_", "clip"),
+    (step, "shorten", "clip"),
 )
 NAMES = ("draw", "gather", "noise", "similarities", "encoder forward", "loss", "backward", "clip", "optimizer")
 REST = "bookkeeping"  # of the loop: all that is no other part
@@ -94,10 +94,10 @@ class PartOfFit:
         return [(Share, "feed", self._feed)]
 
     def _training(self, train: Callable[..., TrainingState]) -> Callable[..., TrainingState]:
-        def part(*arguments: Any) -> TrainingState:
+        def part(*arguments: Any, **named: Any) -> TrainingState:
             self.encoder, self.inputs, self.objective, self.settings, _, transform, *_ = arguments
             try:
-                state = train(*arguments)
+                state = train(*arguments, **named)
             except EnoughError:
                 state = TrainingState(self.encoder, self.settings.n_epochs, transform)
             self.encoder = copy.deepcopy(self.encoder)  # the fit goes on to change its first layer and its last
@@ -173,17 +173,17 @@ class WatchedFit(PartOfFit):
         ]
 
     def _training(self, train: Callable[..., TrainingState]) -> Callable[..., TrainingState]:
-        def timed(*arguments: Any) -> TrainingState:
+        def timed(*arguments: Any, **named: Any) -> TrainingState:
             with self.within.part(REST):
                 try:
-                    return train(*arguments)
+                    return train(*arguments, **named)
                 finally:
                     self._end()
 
         part = super()._training(timed)
 
-        def watched(*arguments: Any) -> TrainingState:
-            state = part(*arguments)
+        def watched(*arguments: Any, **named: Any) -> TrainingState:
+            state = part(*arguments, **named)
             self.network_s = self._network_alone()
             return state
 

@@ -225,42 +225,27 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             LOG.info("%s: X stays where it is; batches are made of it ahead of the training", name)
         advice = "take a smaller batch_size, narrower hidden_dims or another encoder, or device='cpu'"
         with forked_generators(seed, device), explained_memory(name, data.shape, advice), limited_to(plan.limit):
-            own = self.encoder is not None
             raw = in_one_piece(data).to(home) if whole else data
-            scaling: Any = InputScaling.fit(raw) if start is None or own else start.get_submodule("0").to(home)
-            rows = prepared(raw, scaling)
-            axes = ranks.same(projection_of(rows) if start is None and not own else None)
-            inputs = prepared(raw, AsFloat32()) if own else rows if axes is None else reduced(rows, axes)
+            scaling, rows, inputs, axes = self._read(raw, home, start)
             encoder = self._make_encoder(scaling, inputs, start, device)
             ranks.alike(encoder)
-            network = encoder if own else encoder[1]
-            generator = torch.Generator(home).manual_seed(seed)
             fit = Fit(
-                data,
-                device,
-                raw,
-                scaling,
-                rows,
-                inputs,
-                rows if own else inputs,
-                y,
-                landmarks,
-                start is not None,
-                seed,
-                generator,
+                X=data,
+                device=device,
+                raw=raw,
+                scaling=scaling,
+                rows=rows,
+                inputs=inputs,
+                measured=inputs if self.encoder is None else rows,
+                y=y,
+                landmarks=landmarks,
+                resumed=start is not None,
+                seed=seed,
+                generator=torch.Generator(home).manual_seed(seed),
             )
-            objective, terms = self._make_objective(fit), self._make_terms(fit)
-            settings = ranks.same(self._make_settings(fit, objective, float(scaling.scale) if own else 1.0))
-            target = self._initial_map(rows) if start is None else None
-            if target is not None and (checkpoints is None or checkpoints.found is None):
-                pretrain(network, inputs, target, settings, fit.generator)
-                ranks.alike(network)
-            whole_network = network if own else nn.Sequential(encoder[0], Reduction(axes).to(device), network)
             hold = home if plan.rows == "whole" else None
-            state = self._run(
-                network, fit, objective, settings, self._observer(whole_network), terms, checkpoints, hold
-            )
-            if not own:
+            state, terms = self._teach(encoder, fit, axes, checkpoints, hold)
+            if self.encoder is None:
                 encoder[1].keep_outputs(self.n_components)
             if axes is not None:
                 encoder[1].absorb_projection(axes.to(device))
@@ -519,6 +504,39 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             )
         return target
 
+    def _read(
+        self, raw: torch.Tensor | Rows, home: torch.device, start: nn.Module | None
+    ) -> tuple[Any, Source, Source, torch.Tensor | None]:
+        """What scales rows, the rows so scaled, what the encoder reads, and the axes where these are components."""
+        if self.encoder is not None:
+            own = InputScaling.fit(raw)
+            return own, prepared(raw, own), prepared(raw, AsFloat32()), None
+        scaling: Any = InputScaling.fit(raw) if start is None else start.get_submodule("0").to(home)
+        rows = prepared(raw, scaling)
+        axes = current().same(projection_of(rows) if start is None else None)
+        return scaling, rows, rows if axes is None else reduced(rows, axes), axes
+
+    def _teach(
+        self,
+        encoder: Any,
+        fit: Fit,
+        axes: torch.Tensor | None,
+        checkpoints: Checkpoints | None,
+        hold: torch.device | None,
+    ) -> tuple[TrainingState, Sequence[nn.Module]]:
+        """Train the encoder, which reads components of the rows where there are axes ``[d, components]`` of them."""
+        own = self.encoder is not None
+        network = encoder if own else encoder[1]
+        whole_network = network if own else nn.Sequential(encoder[0], Reduction(axes).to(fit.device), network)
+        objective, terms = self._make_objective(fit), self._make_terms(fit)
+        settings = current().same(self._make_settings(fit, objective, float(fit.scaling.scale) if own else 1.0))
+        target = None if fit.resumed else self._initial_map(fit.rows)
+        if target is not None and (checkpoints is None or checkpoints.found is None):
+            pretrain(network, fit.inputs, target, settings, fit.generator)
+            current().alike(network)
+        observer = self._observer(whole_network)
+        return self._run(network, fit, objective, settings, observer, terms, checkpoints, hold), terms
+
     def _run(
         self,
         network: nn.Module,
@@ -541,8 +559,19 @@ class ParametricEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         name, length = type(self).__name__, f"at most {settings.n_epochs} epochs of {objective.per_epoch} steps"
         try:
             with phase(f"{name}: training on {fit.device}, {length}"):
-                others = (transform, callbacks, terms, checkpoints, ranks, hold)
-                return train(network, fit.inputs, objective, settings, fit.generator, *others)
+                return train(
+                    network,
+                    fit.inputs,
+                    objective,
+                    settings,
+                    fit.generator,
+                    transform,
+                    callbacks,
+                    terms=terms,
+                    checkpoints=checkpoints,
+                    ranks=ranks,
+                    hold=hold,
+                )
         finally:
             close_callbacks(callbacks)
 

@@ -16,7 +16,7 @@ from fastpdr import ops
 from fastpdr._progress import phase
 from fastpdr.training.seeds import ORDER, derived_seed
 
-DRAWN_AT_ONCE = 2**20  # rows of padded batches
+DRAWN_AT_ONCE = 2**16  # rows, of several batches
 SUMMED_AT_ONCE = 2**24  # weights in float64
 
 
@@ -96,21 +96,19 @@ class EdgeBatches:
         """Yield the batches up to the end of an epoch, their distinct rows ascending.
 
         Where ``padded``, the rows that were drawn again follow as padding: all batches have one size, and nothing waits
-        for a device. Many are made at once there, since a kernel takes longer to start than to draw a batch.
+        for a device. Several are made at once, since an op takes longer to start than to draw a batch.
         """
-        if not padded:
-            for _ in range(self.step % self.per_epoch, self.per_epoch):
-                yield Batch(torch.unique(self._draw(1)[0]))
-            return
         together = max(1, DRAWN_AT_ONCE // (2 * self.edges))
         for begin in range(self.step % self.per_epoch, self.per_epoch, together):
             drawn = self._draw(min(together, self.per_epoch - begin))
-            yield from map(Batch, *(part.unbind() for part in duplicates_last(drawn)))
+            batches = map(Batch, *map(torch.unbind, duplicates_last(drawn))) if padded else map(Batch, distinct(drawn))
+            for batch in batches:
+                self.step += 1
+                yield batch
 
     def _draw(self, batches: int) -> torch.Tensor:
-        """The ends of the edges of so many batches, ``[batches, 2 edges]``."""
+        """The ends of the edges of the next batches, ``[batches, 2 edges]``."""
         steps = range(self.step, self.step + batches)
-        self.step += batches
         drawn = [ops.sample_edges(self.table, self.edges, seed=self.seed, step=step) for step in steps]
         entries = torch.stack(drawn)
         # Of one dtype, or PyTorch would make a copy of the whole indptr.
@@ -118,16 +116,28 @@ class EdgeBatches:
         return torch.cat([heads, self.indices[entries].long()], dim=1)
 
 
+def distinct(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What is in each row of rows ``[m, b]``, once and ascending: m tensors."""
+    rows, new = sorted_rows(rows)
+    return rows[new].split(new.sum(1).tolist())
+
+
 def duplicates_last(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Each row of rows ``[m, b]`` sorted, what repeats moved behind the distinct; and the number of these, ``[m]``.
 
     The repeated rows keep their order, so the same draws give the same batch.
     """
-    rows = rows.sort(dim=1).values
-    new = torch.ones_like(rows, dtype=torch.bool)
-    new[:, 1:] = rows[:, 1:] != rows[:, :-1]
+    rows, new = sorted_rows(rows)
     rank = new.cumsum(1)
     points = rank[:, -1]
     order = torch.arange(rows.shape[1], device=rows.device)
     places = torch.where(new, rank - 1, points[:, None] + order - rank)
     return torch.empty_like(rows).scatter_(1, places, rows), points
+
+
+def sorted_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each row of rows ``[m, b]`` sorted, and which of its entries differ from the one before."""
+    rows = rows.sort(dim=1).values
+    new = torch.ones_like(rows, dtype=torch.bool)
+    new[:, 1:] = rows[:, 1:] != rows[:, :-1]
+    return rows, new

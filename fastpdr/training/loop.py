@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from fastpdr import _native
-from fastpdr.training.batches import RandomBatches
+from fastpdr.training.batches import Batch, RandomBatches
 from fastpdr.training.callbacks import Callback, TrainingState, run_callbacks
 from fastpdr.training.checkpoints import Checkpoints, Training, digest
 from fastpdr.training.feed import feed
@@ -125,14 +125,13 @@ def train(
     share = share_of(ranks, len(inputs), moved_by, generator.initial_seed(), networks, terms, hold)
     held = share.held(inputs)
     near = surroundings(held, objective, settings, device, share)
-    noise = Noise(settings.input_noise, generator, device, objective.batches.largest, near)
     step = Step(
         networks,
         objective,
         terms,
         settings.n_components,
         optimizer,
-        noise,
+        Noise(settings.input_noise, generator, device, objective.batches.largest, near),
         settings.clip_grad_value,
         settings.clip_grad_norm,
         settings.bfloat16,
@@ -142,54 +141,106 @@ def train(
     graphs = make_graphs(device, terms, ranks)
     objective.fixed = graphs is not None
     run = step if graphs is None else Recorder(step, graphs, device)
-    sources: dict[str, Source] = {"x": held}
-    if objective.data is not None:
-        sources["data"] = held if objective.data is inputs else share.held(objective.data)
-    if near is not None and near.inputs is None:
-        sources["near"] = NearRows(held, near.neighbors)
-    steps = settings.n_epochs * objective.per_epoch
-    rate_factor = make_schedule(settings, steps)
     state = TrainingState(encoder, settings.n_epochs, transform)
     training = Training(networks, optimizer, step, state, callbacks, device, ranks)
     if checkpoints is not None:
         checkpoints.begin(training, digest(*objective.graph, *([] if near is None else [near.neighbors])))
     objective.batches.step = training.number
-    begun = time.monotonic() - training.seconds
+    epoch = Epoch(training, objective, settings, run, sources_of(inputs, held, objective, near, share), checkpoints)
     for network in networks:
         network.train()
     with nullcontext() if checkpoints is None else checkpoints.watching():
         while not training.ended:
-            exaggeration = settings.exaggeration if state.epoch < settings.exaggeration_epochs else 1.0
-            for batch, brought in share.feed(objective.epoch(), [*sources.values()], device):
-                parts = dict(zip(sources, brought, strict=True))
-                x = parts["x"]
-                place = schedule_place(training, steps, settings.max_time)
-                state.learning_rate = settings.learning_rate * rate_factor(place)
-                set_rate(optimizer, state.learning_rate)
-                fade = extra_weight(place / steps)
-                begin = noise.draw(x, training.number * ranks.size + ranks.rank)
-                step_inputs = Inputs(batch, x, parts.get("data"), fade, begin, parts.get("near"))
-                run(step_inputs, Phase(exaggeration, fade == 0.0))
-                training.number += 1
-                training.seconds = time.monotonic() - begun
-                due = agree(training, settings, checkpoints)
-                if settings.max_time is not None and training.seconds >= settings.max_time:
-                    break
-                if checkpoints is not None and due and training.number % objective.per_epoch:
-                    checkpoints.keep(training)
-            place = schedule_place(training, steps, settings.max_time)
-            state.epoch += 1
-            state.settled = exaggeration == 1.0 and extra_weight(place / steps) == 0.0
-            loss, state.gradient_norm = ranks.same((step.mean_loss(), step.gradient_norm()))
-            state.loss_history.append(loss)
-            LOG.debug("epoch %d: loss %.6g, rate %.3g", state.epoch, state.loss_history[-1], state.learning_rate)
-            require_finite(state)
-            training.ended = ranks.same(ranks.rank == 0 and run_callbacks(callbacks, state)) or place >= steps
-            if checkpoints is not None and (agree(training, settings, checkpoints) or training.ended):
-                checkpoints.keep(training)
+            epoch()
     for network in networks:
         network.eval()
     return state
+
+
+class Epoch:
+    """Trains for an epoch, or what is left of one, each time that it is called.
+
+    Parameters
+    ----------
+    training : Training
+        What changes.
+    objective, settings, checkpoints
+        As for :func:`train`.
+    run : Step or Recorder
+        Trains on a batch.
+    sources : dict of str to Source
+        Whose rows a batch brings: ``"x"``, and perhaps ``"data"`` and ``"near"``.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        objective: Objective,
+        settings: TrainingSettings,
+        run: Step | Recorder,
+        sources: dict[str, Source],
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.training, self.objective, self.settings, self.run = training, objective, settings, run
+        self.sources, self.checkpoints = sources, checkpoints
+        self.steps = settings.n_epochs * objective.per_epoch
+        self.rate_factor = make_schedule(settings, self.steps)
+        self.begun = time.monotonic() - training.seconds
+
+    def __call__(self) -> None:
+        """Train until the epoch ends, or the time."""
+        training, settings, checkpoints = self.training, self.settings, self.checkpoints
+        exaggeration = settings.exaggeration if training.state.epoch < settings.exaggeration_epochs else 1.0
+        sources = [*self.sources.values()]
+        for batch, brought in training.step.share.feed(self.objective.epoch(), sources, training.device):
+            self._step(batch, dict(zip(self.sources, brought, strict=True)), exaggeration)
+            due = agree(training, settings, checkpoints)
+            if settings.max_time is not None and training.seconds >= settings.max_time:
+                break
+            if checkpoints is not None and due and training.number % self.objective.per_epoch:
+                checkpoints.keep(training)
+        self._end(exaggeration)
+
+    def _step(self, batch: Batch, parts: dict[str, torch.Tensor], exaggeration: float) -> None:
+        training, x, place = self.training, parts["x"], self._place()
+        training.state.learning_rate = self.settings.learning_rate * self.rate_factor(place)
+        set_rate(training.optimizer, training.state.learning_rate)
+        fade = extra_weight(place / self.steps)
+        begin = training.step.noise.draw(x, training.number * training.ranks.size + training.ranks.rank)
+        inputs = Inputs(batch, x, parts.get("data"), fade, begin, parts.get("near"))
+        self.run(inputs, Phase(exaggeration, fade == 0.0))
+        training.number += 1
+        training.seconds = time.monotonic() - self.begun
+
+    def _end(self, exaggeration: float) -> None:
+        """Say how it went, and whether there is another."""
+        training, state, ranks, checkpoints = self.training, self.training.state, self.training.ranks, self.checkpoints
+        place = self._place()
+        state.epoch += 1
+        state.settled = exaggeration == 1.0 and extra_weight(place / self.steps) == 0.0
+        loss, state.gradient_norm = ranks.same((training.step.mean_loss(), training.step.gradient_norm()))
+        state.loss_history.append(loss)
+        LOG.debug("epoch %d: loss %.6g, rate %.3g", state.epoch, loss, state.learning_rate)
+        require_finite(state)
+        stopped = ranks.same(ranks.rank == 0 and run_callbacks(training.callbacks, state))
+        training.ended = stopped or place >= self.steps
+        if checkpoints is not None and (agree(training, self.settings, checkpoints) or training.ended):
+            checkpoints.keep(training)
+
+    def _place(self) -> float:
+        return schedule_place(self.training, self.steps, self.settings.max_time)
+
+
+def sources_of(
+    inputs: Source, held: Source, objective: Objective, near: Surroundings | None, share: Share
+) -> dict[str, Source]:
+    """Whose rows every batch brings, by name; ``held`` are the rows of the inputs that are here."""
+    sources = {"x": held}
+    if objective.data is not None:
+        sources["data"] = held if objective.data is inputs else share.held(objective.data)
+    if near is not None and near.inputs is None:
+        sources["near"] = NearRows(held, near.neighbors)
+    return sources
 
 
 def agree(training: Training, settings: TrainingSettings, checkpoints: Checkpoints | None) -> bool:
@@ -228,11 +279,12 @@ def pretrain(
     """Teach the encoder a given map ``[n, n_components]``, about 100 steps of least squares."""
     batches = RandomBatches(len(inputs), settings.batch_size, generator)
     optimizer = torch.optim.Adam(encoder.parameters(), 1e-3)
+    parameters = [*encoder.parameters()]
     encoder.train()
     for _ in range(math.ceil(PRETRAINING_STEPS / batches.per_epoch)):
         for _, (x, wanted) in feed(batches.epoch(), [inputs, target], device_of(encoder, inputs)):
             loss = nn.functional.mse_loss(encoder(x)[:, : settings.n_components], wanted)
-            descend([encoder], loss, optimizer, settings.clip_grad_value, settings.clip_grad_norm)
+            descend([parameters], loss, optimizer, settings.clip_grad_value, settings.clip_grad_norm)
 
 
 def device_of(encoder: nn.Module, inputs: Source) -> torch.device:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fastpdr.training.seeds import OFFSET, POOL, derived_seed
+from fastpdr.training.seeds import OFFSET, POOL, derived_seed, derived_seeds
 
 POOL_SIZE = 2**22  # numbers drawn once
+SEEDS_AT_ONCE = 64  # of as many steps; one alone takes a hundredth of a step
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Surroundings:
             table, numbered = near.flatten(0, 1), torch.arange(len(rows) * k, device=near.device).view(-1, k)
         else:
             assert self.inputs is not None
-            table, numbered = self.inputs, self.neighbors[rows]
+            table, numbered = self.inputs, self.neighbors.index_select(0, rows)
         weights = numbers.view(-1, k)
         weights = (weights - weights.mean(1, keepdim=True)) * (self.deviation * math.sqrt(2 / k))
         moves = nn.functional.embedding_bag(numbered, table.flatten(1), per_sample_weights=weights, mode="sum")
@@ -72,6 +73,7 @@ class Noise:
         self.deviation, self.seed, self.device = deviation, generator.initial_seed(), device
         self.largest, self.surroundings = largest, surroundings
         self.pool = torch.empty(0)
+        self.together, self.seeds = -1, [0]  # which steps' seeds are here
 
     def draw(self, x: torch.Tensor, step: int) -> int:
         """Where in the pool the numbers for the batch x ``[b, ...]`` of a step begin."""
@@ -82,7 +84,10 @@ class Noise:
             generator = torch.Generator(self.device).manual_seed(derived_seed(self.seed, POOL))
             size = max(POOL_SIZE, 2 * self.largest * (count // len(x)))
             self.pool = torch.empty(size, device=self.device).normal_(generator=generator)
-        return derived_seed(self.seed, OFFSET, step) % (len(self.pool) - count + 1)
+        together, number = divmod(step, SEEDS_AT_ONCE)
+        if together != self.together:
+            self.together, self.seeds = together, derived_seeds(self.seed, OFFSET, together, SEEDS_AT_ONCE)
+        return self.seeds[number] % (len(self.pool) - count + 1)
 
     def add(
         self, x: torch.Tensor, rows: torch.Tensor, begin: int | torch.Tensor, near: torch.Tensor | None = None
@@ -102,7 +107,7 @@ class Noise:
         if self.deviation > 0:
             moved = torch.add(moved, numbers[: x.numel()].view(x.shape), alpha=self.deviation)
         if self.surroundings is not None:
-            moved = moved + self.surroundings(rows, numbers[self._gaussian(x) :], near)
+            moved = self.surroundings(rows, numbers[self._gaussian(x) :], near).add_(moved)
         return moved
 
     def _gaussian(self, x: torch.Tensor) -> int:

@@ -79,11 +79,25 @@ def test_padded_batches_hold_the_same_rows_and_then_what_was_drawn_again(drawn_a
     for _ in range(2):
         pairs = list(zip(plain.epoch(), padded.epoch(padded=True), strict=True))
         assert len(pairs) == 7
+        assert all(torch.equal(batch.rows, batch.rows.unique()) for batch, _ in pairs)
         for batch, fixed in pairs:
             assert fixed.rows.shape == (64,)
             m = int(fixed.points)
             assert torch.equal(fixed.rows[:m], batch.rows)
             assert set(fixed.rows[m:].tolist()) <= set(batch.rows.tolist())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_batches_go_on_within_those_that_were_drawn_together(padded):
+    graph = weighted([1.0] * 50, [(i, (3 * i + 1) % 51) for i in range(50)], 51)
+    whole, resumed = EdgeBatches(graph, 16, 7, 5), EdgeBatches(graph, 16, 7, 5)
+    rows = [batch.rows for batch in whole.epoch(padded)]
+    begun = resumed.epoch(padded)
+    first = [next(begun).rows for _ in range(3)]
+    assert resumed.step == 3
+    assert all(
+        torch.equal(a, b) for a, b in zip(rows, [*first, *(rest.rows for rest in resumed.epoch(padded))], strict=True)
+    )
 
 
 def test_rows_that_repeat_move_behind_the_distinct_ones():

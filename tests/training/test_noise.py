@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastpdr.training.noise import Noise, Surroundings
+from fastpdr.training.noise import SEEDS_AT_ONCE, Noise, Surroundings
 
 CPU = torch.device("cpu")
 
@@ -32,6 +32,15 @@ def test_noise_begins_where_it_is_told_from_either_side(deviation, near):
     for place in places:
         assert torch.equal(noise.add(x, rows, place), noise.add(x, rows, torch.tensor(place)))
         assert not torch.equal(noise.add(x, rows, place), x)
+
+
+def test_where_noise_begins_depends_on_the_step_alone():
+    x = torch.zeros(40, 7)
+    onward, backward = make(0.5), make(0.5)
+    steps = [0, 1, SEEDS_AT_ONCE - 1, SEEDS_AT_ONCE, 5 * SEEDS_AT_ONCE + 3]
+    places = [onward.draw(x, step) for step in steps]
+    assert [backward.draw(x, step) for step in reversed(steps)] == places[::-1]
+    assert len(set(places)) == len(steps)
 
 
 def test_without_noise_nothing_is_drawn_and_nothing_moves():

@@ -16,6 +16,7 @@ from fastpdr.training.objectives import (
     automatic_perplexities,
     curve_of,
 )
+from fastpdr.training.objectives.tsne import WIDE, squared_distances
 
 
 def batch_tsne(data, perplexities):
@@ -56,6 +57,19 @@ def test_perplexity_is_shared_among_batches():
     assert objective.perplexities_of(50) == [2.0]  # 0.3 and 2 neighbours: not below 2
     assert batch_tsne(torch.zeros(100, 1), [1.5]).perplexities_of(50) == [1.5]
     assert batch_tsne(torch.zeros(6, 1), [5.0]).perplexities_of(6) == [2.5]  # at most half of the other rows
+
+
+@pytest.mark.parametrize("b", [0, 1, 127, 128, 129, 400])
+@pytest.mark.parametrize("d", [9, WIDE])
+def test_distances_in_blocks_are_those_of_all_rows(b, d, generator, close):
+    rows = torch.randn(b, d, generator=generator)
+    rows[b // 2 :] = rows[: b - b // 2].clone()  # duplicates
+    sqdist = squared_distances(rows)
+    assert bool((sqdist >= 0).all())
+    assert torch.equal(sqdist.diagonal(), torch.full((b,), torch.inf))
+    expected = torch.cdist(rows.double(), rows.double()).square()
+    if b > 1:
+        close(sqdist.fill_diagonal_(0), expected, 1e-6)
 
 
 def test_similarities_agree_with_scikit_learn(rng, close):

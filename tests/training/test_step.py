@@ -14,7 +14,18 @@ from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
 from fastpdr.training.encoder import InputScaling
 from fastpdr.training.feed import _ahead, feed
 from fastpdr.training.objectives import BatchTSNE, Curve, NeighborTSNE, PairObjective
-from fastpdr.training.step import CudaGraphs, Inputs, Phase, Recorder, Step, fade_extra, fill, hold
+from fastpdr.training.step import (
+    CudaGraphs,
+    Inputs,
+    Phase,
+    Recorder,
+    Step,
+    descend,
+    fade_extra,
+    fill,
+    hold,
+    shorten,
+)
 from fastpdr.training.terms import GlobalCorrelation
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
@@ -197,6 +208,51 @@ def test_terms_and_missing_kernels_are_reasons_not_to_record(caplog, monkeypatch
         assert loop.make_graphs(torch.device("cuda"), []) is None
     assert ["further terms" in record.message for record in caplog.records] == [True, False]
     assert "no compiled kernels" in caplog.records[1].message
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("clip_value", [None, 1e-3])
+def test_each_network_is_clipped_on_its_own_and_what_takes_no_part_stays(optimizer, clip_value, close):
+    """As by PyTorch's functions, network by network; weight decay moves no parameter that has no gradient."""
+    x, bounds, ends = torch.randn(20, 5), {}, []
+    for clip in (descend, reference_descend):
+        torch.manual_seed(0)
+        networks = [nn.Sequential(nn.Linear(5, 8), nn.Linear(8, 2)) for _ in range(2)]
+        for network in networks:
+            network.unused = nn.Linear(3, 3)
+        before = [network.unused.weight.detach().clone() for network in networks]
+        descent = loop.make_optimizer(networks, settings(optimizer=optimizer), torch.device("cpu"))
+        for number in range(3):
+            loss = (networks[0][1](networks[0][0](x)) - 100.0 * networks[1][1](networks[1][0](x))).square().mean()
+            bound = [0.5, 1e6][number % 2]
+            norms = clip([[*network.parameters()] for network in networks], loss, descent, clip_value, bound)
+            bounds.setdefault(number, []).append(torch.stack(norms))
+        assert all(torch.equal(network.unused.weight, was) for network, was in zip(networks, before, strict=True))
+        assert all(p.grad is None for network in networks for p in network.unused.parameters())
+        ends.append(nn.utils.parameters_to_vector([p for network in networks for p in network.parameters()]).detach())
+    for norms in bounds.values():
+        close(*norms)
+        assert norms[0].shape == (2,)
+    close(*ends)
+
+
+def reference_descend(networks, loss, optimizer, clip_value, clip_norm):
+    optimizer.zero_grad()
+    loss.backward()
+    if clip_value is not None:
+        for parameters in networks:
+            nn.utils.clip_grad_value_(parameters, clip_value)
+    norms = [nn.utils.clip_grad_norm_(parameters, clip_norm) for parameters in networks]
+    optimizer.step()
+    return norms
+
+
+def test_a_gradient_that_is_lost_is_lost_in_all_parameters():
+    parameters = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+    for parameter, value in zip(parameters, (1.0, torch.nan), strict=True):
+        parameter.grad = torch.full((3,), value)
+    assert shorten(parameters, 1.0).isnan()
+    assert all(bool(parameter.grad.isnan().all()) for parameter in parameters)
 
 
 def test_inputs_are_held_in_tensors_of_their_own():

@@ -17,6 +17,8 @@ from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
 from fastpdr.training.objectives.base import GraphObjective, Objective
 from fastpdr.training.rows import Source
 
+BLOCK_ROWS = 128  # whose distances are taken together
+WIDE = 256  # columns from which on half of the products cost more than their mirror image
 SMALLEST_PERPLEXITY = 2.0  # in the batch; 4 and 8 trade local structure for global
 
 
@@ -24,6 +26,24 @@ def automatic_perplexities(b: int) -> list[float]:
     """All powers of two up to about b / 2 that a batch of b rows can reach; [1] where there is none."""
     scales = [2.0**h for h in range(1, round(math.log2(max(b, 2) / 2)) + 1)]
     return [scale for scale in scales if scale < b - 1] or [1.0]
+
+
+def squared_distances(rows: torch.Tensor) -> torch.Tensor:
+    """Squared distances ``[b, b]`` among rows ``[b, d]``, the diagonal infinite.
+
+    Of wide rows on the CPU some at a time with those that follow, which is mirrored: about half of the products.
+    """
+    b, d = rows.shape
+    together = BLOCK_ROWS if d >= WIDE and rows.device.type == "cpu" else max(1, b)
+    square = rows.square().sum(1)
+    sqdist = rows.new_empty(b, b)
+    for begin in range(0, b, together):
+        end = begin + together
+        block = sqdist[begin:end, begin:]
+        torch.add(square[begin:end, None], square[begin:], out=block)
+        block.addmm_(rows[begin:end], rows[begin:].T, alpha=-2).clamp_min_(0)
+        sqdist[begin:end, :begin] = sqdist[:begin, begin:end].T
+    return sqdist.fill_diagonal_(torch.inf)
 
 
 class BatchTSNE(Objective):
@@ -58,10 +78,7 @@ class BatchTSNE(Objective):
     def similarities(self, batch: Batch, data: torch.Tensor | None) -> torch.Tensor:
         """Symmetric P ``[b, b]`` of the rows; the op that reads it normalises its sum."""
         assert data is not None
-        square = data.square().sum(1)
-        sqdist = torch.addmm(square[None, :], data, data.T, alpha=-2).add_(square[:, None]).clamp_min_(0)
-        sqdist.fill_diagonal_(torch.inf)
-        p, _ = ops.perplexity_search(sqdist, self.perplexities_of(len(data)))
+        p, _ = ops.perplexity_search(squared_distances(data), self.perplexities_of(len(data)))
         return p + p.T
 
     def loss(
