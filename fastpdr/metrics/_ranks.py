@@ -15,10 +15,11 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from fastpdr._precision import full_float32
 from fastpdr._progress import progress
 
 DIRECT_COLUMNS = 8
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 64 * 2**20
 # Both spaces' distances, one of them in float64 as well.
 BYTES_PER_ENTRY = 16
 COPY_ROWS_BYTES = 16 * 2**20
@@ -90,11 +91,13 @@ class Points:
         return sqdist
 
     def _by_products(self, rows: NDArray[np.int64]) -> Tensor:
-        # NumPy's GEMM, because torch's may turn to bfloat16 under a caller's autocast or
-        # set_float32_matmul_precision, and ranks would not survive that.
-        product = torch.from_numpy(self.values[rows] @ self.values.T)
-        sqnorm = torch.from_numpy(self.sqnorm).to(product.dtype)
-        return product.mul_(-2).add_(sqnorm).add_(sqnorm[rows, None]).clamp_(min=0)
+        values, sqnorm = torch.from_numpy(self.values), torch.from_numpy(self.sqnorm)
+        sqnorm = sqnorm.to(values.dtype)
+        # A caller's autocast or lower precision of products must not reach the ranks. NumPy's products would be
+        # out of its reach, but their threads and PyTorch's would wait for each other.
+        with torch.autocast("cpu", enabled=False), full_float32():
+            sqdist = torch.addmm(sqnorm, values[rows], values.T, alpha=-2)
+        return sqdist.add_(sqnorm[rows, None]).clamp_(min=0)
 
     def _resolves_neighbors(self) -> bool:
         # Sums over all rows are at stake, so what a spread of rows shows is enough.
