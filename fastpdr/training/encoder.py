@@ -133,11 +133,11 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map rows ``[b, n_features]`` to ``[b, n_outputs]``."""
+        if not (self.training and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return self.head(self.hidden(x))
+        # oneDNN prepares a product anew for every number of rows that it has not met, and drawn batches have many.
         b = len(x)
-        if self.training and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            # oneDNN prepares a product anew for every number of rows that it has not met, and drawn batches have many.
-            x = nn.functional.pad(x, (0, 0, 0, -b % ROWS_OF_A_PRODUCT))
-        return self.head(self.hidden(x))[:b]
+        return self.head(self.hidden(nn.functional.pad(x, (0, 0, 0, -b % ROWS_OF_A_PRODUCT))))[:b]
 
     @torch.no_grad()
     def keep_outputs(self, count: int) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from fastpdr import _native
 from fastpdr.training import encoder
-from fastpdr.training.encoder import MLP, Block
+from fastpdr.training.encoder import MLP, ROWS_OF_A_PRODUCT, Block
 
 native = pytest.mark.skipif("cpu" not in _native.KERNELS["layer_norm_gelu"], reason="no compiled kernels")
 
@@ -130,3 +130,17 @@ print(torch.equal(block(rows), torch.nn.Sequential(*block)(rows)), block(rows).g
     settings = {**os.environ, "FASTPDR_BACKEND": "reference"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=settings, check=True)
     assert done.stdout.split() == ["True", "GeluBackward0"]
+
+
+@pytest.mark.parametrize("b", [1, 31, 32, 33])
+def test_products_in_bf16_are_of_whole_numbers_of_rows(b, generator):
+    network, x = MLP(5, 2, [7], "gelu").train(), torch.randn(40, 5, generator=generator)
+    seen = []
+    network.hidden[0][0].register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, all_rows = network(x[:b]), network(x)
+    assert seen == [-(-b // ROWS_OF_A_PRODUCT) * ROWS_OF_A_PRODUCT, 2 * ROWS_OF_A_PRODUCT]
+    assert y.shape == (b, 2)
+    torch.testing.assert_close(y, all_rows[:b], rtol=2e-2, atol=2e-2)
+    assert len(network(x[:b])) == b  # in float32 as they are
+    assert seen[-1] == b
