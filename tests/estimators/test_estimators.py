@@ -398,7 +398,9 @@ def test_wide_data_of_low_rank_is_trained_on_its_components(cls, rng, monkeypatc
     X = (rng.normal(size=(300, 8)) @ rng.normal(size=(8, 250)) + 5).astype(np.float32)
     widths = []
     train = base.train
-    monkeypatch.setattr(base, "train", lambda net, x, *rest: widths.append(x.shape[1]) or train(net, x, *rest))
+    monkeypatch.setattr(
+        base, "train", lambda net, x, *rest, **more: widths.append(x.shape[1]) or train(net, x, *rest, **more)
+    )
     model = cls(**SMALL).fit(X)
     assert widths == [100]
     assert model.encoder_[1].hidden[0][0].weight.shape == (16, 250)
