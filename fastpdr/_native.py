@@ -105,7 +105,7 @@ def build_info() -> dict[str, Any]:
     >>> import fastpdr
     >>> info = fastpdr.build_info()
     >>> info["version"] == fastpdr.__version__, sorted(info["kernels"])[:2]
-    (True, ['alias_table', 'fuzzy_weights'])
+    (True, ['alias_table', 'coranking'])
     """
     from fastpdr import __version__
 

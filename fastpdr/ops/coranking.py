@@ -23,7 +23,7 @@ def coranking(
     """Compare the order of all rows around some anchors in two spaces.
 
     Around anchor i the columns are ranked by distance, from 1, in either space: r_X(i, j) and r_Z(i, j). Equal
-    distances rank in the order of their columns. All measures of :mod:`fastpdr.metrics` that rest on ranks are made of
+    distances rank in the order of their columns. All measures of ``fastpdr.metrics`` that rest on ranks are made of
     the sums that this gives, which add up over blocks of anchors.
 
     Parameters

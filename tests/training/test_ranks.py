@@ -286,7 +286,8 @@ def test_two_processes_are_as_good_as_one(tmp_path, digits):
     for name in one[0]:
         every = [np.array([scores[name] for scores in kind]) for kind in (one, two)]
         standard_error = np.sqrt(sum(scores.var(ddof=1) / len(scores) for scores in every))
-        assert abs(every[0].mean() - every[1].mean()) < 0.01 + 2 * standard_error, name
+        # Of two seeds that are alike by chance the error would be none; that of five is .005 and less.
+        assert abs(every[0].mean() - every[1].mean()) < 0.01 + 2 * max(0.005, standard_error), name
 
 
 def test_one_process_is_a_group_of_one():
