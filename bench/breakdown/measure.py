@@ -189,7 +189,7 @@ def in_fresh_process(what: str, arguments: dict[str, Any]) -> dict[str, Any]:
 def _environment(threads: int) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     variables = {**dict.fromkeys(THREADS, str(threads)), "PYTHONPATH": path}
-    return {"OMP_WAIT_POLICY": "passive", **os.environ, **variables}
+    return {**os.environ, **variables}
 
 
 def main(what: str, arguments: str, outcome: str) -> None:
