@@ -1,4 +1,7 @@
-"""A picture of a set: the training rows' map of each method above that of rows which it has not seen."""
+"""A picture of a set: the training rows' map of each method above that of rows which it has not seen.
+
+The latter with their trustworthiness, of 7 neighbours.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from typing import Any
 import torch
 
 from fastpdr import plotting
+from fastpdr.cli.output import written_aside
 from fastpdr.metrics import trustworthiness
 
 from . import methods, sets
 
 ROWS = 5_000  # of either kind: as many points above as below
+DOTS_PER_INCH = 90
 
 
 def draw(names: Sequence[str], name: str, seed: int, threads: int, changed: dict[str, Any], path: Path) -> None:
@@ -43,9 +48,10 @@ def draw(names: Sequence[str], name: str, seed: int, threads: int, changed: dict
         with warnings.catch_warnings(action="ignore"):
             Z, place = method.fit(data.X, seed, threads, **changed)
         unseen = place(data.X_test)
-        title = method.title.replace("`", "").removeprefix("Parametric")
+        title = method.title.replace("`", "").replace("Parametric", "")
         score = trustworthiness(data.X_test, unseen, n_neighbors=7)
         above[f"{title}: training rows"] = (Z[:ROWS], data.y[:ROWS])
-        below[f"{title}: never seen, trustworthiness {score:.3f}"] = (unseen[:ROWS], data.y_test[:ROWS])
-    axes = plotting.compare({**above, **below}, columns=len(chosen))
-    plotting.save(axes[0], path)
+        below[f"{title}, never seen: {score:.3f}"] = (unseen[:ROWS], data.y_test[:ROWS])
+    figure = plotting.compare({**above, **below}, columns=len(chosen))[0].figure
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=DOTS_PER_INCH, bbox_inches="tight")
