@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from .pages import put
+from . import pages
 from .quality.table import read
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench/results"
 FILES = ("cpu-2-threads.json", "graph-cpu-2-threads.json")  # a benchmark in two of them is that of the last
-BEGIN, END = "<!-- tables -->", "<!-- end of the tables -->"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -72,7 +70,7 @@ def speed(results: Path = RESULTS) -> str:
         for contest in SPEED
         if contest.benchmark in found
     ]
-    return _table(["on 2 threads", "faster than"], lines)
+    return pages.markdown(["on 2 threads", "faster than"], lines) if lines else ""
 
 
 def _ratio(info: dict[str, Any]) -> float:
@@ -92,7 +90,7 @@ def quality(results: Path = RESULTS) -> str:
         cells = [_cell(runs.get((method, changed, name), [])) for name in SETS]
         if any(cells):
             lines.append([title, *cells])
-    return _table(["mu of rows never seen, CPU s", *SETS.values()], lines)
+    return pages.markdown(["mu of rows never seen, CPU s", *SETS.values()], lines) if lines else ""
 
 
 def _cell(runs: list[dict[str, str]]) -> str:
@@ -100,11 +98,6 @@ def _cell(runs: list[dict[str, str]]) -> str:
         return ""
     mu, seconds = (statistics.median(float(run[name]) for run in runs) for name in ("test_mu", "fit_cpu_s"))
     return f"{mu:.3f} in {seconds:.0f} s".replace("0.", ".", 1)
-
-
-def _table(head: list[str], lines: Iterable[list[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) if len(rows) > 2 else ""
 
 
 def text() -> str:
@@ -117,7 +110,7 @@ def text() -> str:
 def main(write: bool) -> None:
     """Show README.md's tables."""
     if write:
-        put(text(), ROOT / "README.md", BEGIN, END)
+        pages.put(text(), ROOT / "README.md")
         click.echo("wrote README.md")
     else:
         click.echo(text())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from running import blocks
 
+from bench import pages
 from bench.breakdown import table
 from bench.breakdown.__main__ import main
 
@@ -20,7 +21,7 @@ TEXT = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
 
 def test_the_tables_are_those_of_the_results():
     text = table.markdown(table.read(ROOT / RESULTS))
-    assert TEXT.endswith(f"{table.BEGIN}\n\n{text}\n{table.END}\n")
+    assert TEXT.endswith(f"{pages.BEGIN}\n\n{text}\n{pages.END}\n")
 
 
 def test_the_commands_make_what_the_page_shows():

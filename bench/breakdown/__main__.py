@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from fastpdr._methods import METHODS
 from fastpdr.cli.output import written_aside
 
 from ..pages import put
@@ -39,9 +40,7 @@ def main() -> None:
 
 
 @main.command("run")
-@click.option(
-    "--method", "methods", type=click.Choice(list(measure.METHODS)), multiple=True, default=list(measure.METHODS)
-)
+@click.option("--method", "methods", type=click.Choice(list(METHODS)), multiple=True, default=list(METHODS))
 @click.option("--set", "names", type=click.Choice(list(measure.SETS)), multiple=True, default=LARGE)
 @click.option("--threads", type=click.IntRange(min=1), default=os.cpu_count(), show_default=True)
 @click.option(
@@ -98,7 +97,7 @@ def table_command(file: Path, page: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        put(text, page, tables.BEGIN, tables.END)
+        put(text, page)
     except (OSError, ValueError) as error:
         raise Refused(str(error)) from error
     click.echo(f"wrote {page}")

@@ -12,6 +12,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from fastpdr._methods import METHODS
+
 from ..clock import timed
 from ..quality.machine import ROOT, commit, machine
 from ..quality.run import THREADS, RunError
@@ -22,12 +24,6 @@ SETS = {
     "mnist-5k": ("mnist", "published", False),
     "mnist-60k": ("mnist", "scale", False),
     "glove": ("glove", "scale", True),
-}
-METHODS = {
-    "tsne": "ParametricTSNE",
-    "mstsne": "MultiscaleParametricTSNE",
-    "umap": "ParametricUMAP",
-    "largevis": "ParametricLargeVis",
 }
 TITLES = {"tsne": "t-SNE", "mstsne": "multiscale t-SNE", "umap": "UMAP", "largevis": "LargeVis"}
 IMPORTS, TURNS = 3, 8
@@ -47,7 +43,7 @@ def fit(method: str, name: str, threads: int, steps: int) -> dict[str, Any]:
     Parameters
     ----------
     method, name : str
-        Keys of ``METHODS`` and ``SETS``.
+        Short name of an estimator, and a key of ``SETS``.
     threads : int
         Of PyTorch.
     steps : int

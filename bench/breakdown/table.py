@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .. import pages
 from .measure import TITLES
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-BEGIN, END = "<!-- tables -->", "<!-- end of the tables -->"
 NAMES = {"digits": "digits", "mnist-5k": "MNIST", "mnist-60k": "MNIST", "glove": "GloVe"}
 
 Record = dict[str, Any]
@@ -81,7 +80,7 @@ def _phases(fits: list[Record], imports: dict[str, float]) -> str:
     totals = [sum(phase["s"] for phase in column.values()) for column in columns]
     rows = _rows(columns, totals, "s")
     rows.append(["**in all**", *(f"**{_short(total)}**" for total in totals)])
-    return _lines(["s of a fit", *(TITLES[fit["method"]] for fit in fits)], rows)
+    return pages.markdown(["s of a fit", *(TITLES[fit["method"]] for fit in fits)], rows)
 
 
 def _step(fits: list[Record]) -> str:
@@ -92,7 +91,7 @@ def _step(fits: list[Record]) -> str:
     rows.append(["**a step**", *(f"**{cell}**" for cell in whole)])
     alone = (f"{_short(fit['network_ms'])}: {fit['step_ms'] / fit['network_ms']:.2f}" for fit in fits)
     rows.append(["the network alone: a step over it", *alone])
-    return _lines(["ms of a step", *(TITLES[fit["method"]] for fit in fits)], rows)
+    return pages.markdown(["ms of a step", *(TITLES[fit["method"]] for fit in fits)], rows)
 
 
 def _network(record: Record) -> list[str]:
@@ -108,7 +107,7 @@ def _network(record: Record) -> list[str]:
         rows.append([TITLES[method], *(_against(of.get(precision)) for precision in precisions)])
     title = f"### Over the network alone: layers of {widths}, 784 columns, b = {found[0]['batch_size']}"
     text = "ms of a step / of the network's forward, backward and optimizer, in turn: their ratio."
-    return [title, text, _lines(["", *precisions], rows)]
+    return [title, text, pages.markdown(["", *precisions], rows)]
 
 
 def _against(each: Record | None) -> str:
@@ -141,7 +140,3 @@ def _times(value: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 0.005 else "<1%"
-
-
-def _lines(head: list[str], rows: Iterable[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))

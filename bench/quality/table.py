@@ -18,6 +18,7 @@ from typing import Any
 
 from fastpdr.cli.output import written_aside
 
+from .. import pages
 from .methods import METHODS
 from .sets import SOURCES
 
@@ -98,14 +99,14 @@ def _section(rows: list[Row], columns: dict[str, str]) -> str:
     lead = next(iter(columns))
     groups = sorted(_groups(rows, ("method", "changed")), key=lambda group: -_median(group[1], lead))
     shown = [name for name in columns if any(row.get(name) for row in rows)]
-    lines = [["method", "changed", "seeds", "CPU s", *(columns[name] for name in shown), "version", "commit"]]
-    lines.append(["---"] * len(lines[0]))
+    head = ["method", "changed", "seeds", "CPU s", *(columns[name] for name in shown), "version", "commit"]
+    lines = []
     for (method, changed), runs in groups:
         seconds = f"{_median(runs, 'fit_cpu_s'):.1f} + {_median(runs, 'place_cpu_s'):.1f}"
         sources = [", ".join(sorted({row.get(name, "") for row in runs})) for name in ("version", "commit")]
         figures = [_figure(runs, name) for name in shown]
         lines.append([METHODS[method].title, changed, str(len(runs)), seconds, *figures, *sources])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return pages.markdown(head, lines)
 
 
 def _figure(runs: list[Row], name: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from bench import pages
 from bench.breakdown import floors, measure, network, parts, stopwatch, table
 from bench.breakdown.__main__ import main
 from fastpdr import ParametricTSNE, ParametricUMAP
@@ -217,12 +218,12 @@ def test_a_record_says_what_it_took(record):
 
 def test_the_table_goes_between_the_marks_of_a_page(record, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    page.write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
     ended = CliRunner().invoke(main, ["table", str(record), "--write", str(page)])
     assert ended.exit_code == 0, ended.output
     text = page.read_text()
     shown = CliRunner().invoke(main, ["table", str(record)]).output
-    assert text == f"before\n{table.BEGIN}\n\n{shown}\n{table.END}\nafter\n"
+    assert text == f"before\n{pages.BEGIN}\n\n{shown}\n{pages.END}\nafter\n"
     assert CliRunner().invoke(main, ["table", str(record), "--write", str(page)]).exit_code == 0
     assert page.read_text() == text
 

@@ -12,7 +12,7 @@ from bench.quality import table
 
 
 def test_the_tables_are_those_of_the_results():
-    assert f"{readme.BEGIN}\n\n{readme.text()}\n{readme.END}\n" in (readme.ROOT / "README.md").read_text("utf-8")
+    assert f"{pages.BEGIN}\n\n{readme.text()}\n{pages.END}\n" in (readme.ROOT / "README.md").read_text("utf-8")
 
 
 def test_speed_is_the_ratio_in_a_fresh_process_of_the_last_file(tmp_path):
@@ -44,16 +44,16 @@ def test_quality_is_the_median_of_the_seeds_in_one_thread(tmp_path):
 
 def test_the_command_writes_between_the_marks(tmp_path, monkeypatch):
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    page.write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
     monkeypatch.setattr(readme, "ROOT", tmp_path)
     assert CliRunner().invoke(readme.main).output == readme.text() + "\n"
     assert CliRunner().invoke(readme.main, ["--write"]).exit_code == 0
-    assert page.read_text() == f"before\n{readme.BEGIN}\n\n{readme.text()}\n{readme.END}\nafter\n"
+    assert page.read_text() == f"before\n{pages.BEGIN}\n\n{readme.text()}\n{pages.END}\nafter\n"
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("text\n")
     with pytest.raises(ValueError, match="must hold the lines"):
-        pages.put("table", page, "<!-- a -->", "<!-- b -->")
+        pages.put("table", page)
     assert page.read_text() == "text\n"
