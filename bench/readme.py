@@ -19,7 +19,11 @@ from .quality.table import read
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench/results"
-FILES = ("cpu-2-threads.json", "graph-cpu-2-threads.json")  # a benchmark in two of them is that of the last
+FILES = (
+    "cpu-2-threads.json",
+    "graph-cpu-2-threads.json",
+    "judge-and-place-cpu-2-threads.json",
+)  # a benchmark in two of them is that of the last
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
 
 
-(RESULTS,) = set(re.findall(r"\.\./(bench/results/[\w-]+\.json)", TEXT))
+(RESULTS,) = set(re.findall(r"\.\./(bench/results/breakdown[\w-]+\.json)", TEXT))
 
 
 def test_the_tables_are_those_of_the_results():

@@ -87,7 +87,7 @@ class Step:
         share: Share | None = None,
         encoder: nn.Module | None = None,
     ) -> None:
-        self.networks, self.objective, self.terms = networks, objective, terms
+        self.objective, self.terms = objective, terms
         self.share, self.encoder = share or Share(Ranks()), encoder or networks[0]
         self.n_components, self.optimizer, self.noise = n_components, optimizer, noise
         self.clip_grad_value, self.clip_grad_norm = clip_grad_value, clip_grad_norm

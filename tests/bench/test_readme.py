@@ -21,7 +21,7 @@ def test_speed_is_the_ratio_in_a_fresh_process_of_the_last_file(tmp_path):
         (tmp_path / name).write_text(json.dumps({"benchmarks": found}))
 
     assert readme.speed(tmp_path) == ""
-    first, last = readme.FILES
+    first, *_, last = readme.FILES
     record(first, (readme.SPEED[0].benchmark, {"ratio": 60.4}), (readme.SPEED[3].benchmark, {"ratio": 1.0}))
     heaps = {"default_malloc": {"ratio": 61.7}, "kept_pages": {"ratio": 40.0}}
     record(last, (readme.SPEED[3].benchmark, heaps), ("test_of_something_else", {}))
