@@ -1,10 +1,11 @@
-"""What a GPU does: its own limits first, then the ops, a training step and a fit beside them; one JSON file.
+"""What the ops and a training step take on a GPU, beside its limits; one JSON file.
 
-    python bench/gpu.py [--device cuda] [--small] [--seconds 200] [--json FILE]
+    python bench/gpu.py [--device cuda] [--small] [--seconds 200] [--roofline FILE] [--json FILE]
 
 Times are medians between CUDA events (of a clock on the CPU, with ``--device cpu --small``, which shows that the script
-works and nothing else). Every op is compared with the CPU's first. Parts that the seconds do not suffice for are left
-out and named. ``bench/gpu.sh`` runs this among the rest.
+works and nothing else). Every op is compared with the CPU's first. With the rates that ``bench/roofline.cu`` measures,
+each op's floor stands beside its time. Parts that the seconds do not suffice for are left out and named.
+``bench/gpu.sh`` runs this among the rest.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import argparse
 import json
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from competitors import eager_pair_loss, eager_student_t_kl
 from torch import nn
 
 import fastpdr
-from fastpdr import KNNGraph, ParametricUMAP, metrics, ops
+from fastpdr import ops
 from fastpdr._precision import full_float32
 from fastpdr._sparse import csr_tensor
 from fastpdr.training.batches import EdgeBatches
@@ -36,13 +37,21 @@ from fastpdr.training.step import CudaGraphs, Inputs, Noise, Phase, Recorder, St
 CURVE = {"a": 1.577, "b": 0.8951, "repulsion": 5.0, "eps": 1e-3}
 WIDTHS = (1024, 512, 256, 128)
 TOLERANCE = 1e-4  # of a gradient against the CPU's
+# Of an ordered pair, in the inner loop for maps of two columns: instructions, and those of the special-function unit
+# among them; counted in what nvcc 13.0 makes for sm_90 (cuobjdump --dump-sass).
+INSTRUCTIONS = {
+    "student_t": (9.5, 1.0),
+    "student_t by row": (17.0, 2.0),
+    "pair_loss umap": (20.0, 2.75),
+    "pair_loss largevis": (14.5, 1.25),
+}
 
 
 class Bench:
     """Times functions on a device and keeps what was found."""
 
-    def __init__(self, device: str, small: bool) -> None:
-        self.device, self.small, self.found = torch.device(device), small, {}
+    def __init__(self, device: str, small: bool, rates: dict[str, float]) -> None:
+        self.device, self.small, self.rates, self.found = torch.device(device), small, rates, {}
 
     def size(self, full: int, small: int) -> int:
         return small if self.small else full
@@ -67,21 +76,32 @@ class Bench:
         torch.cuda.synchronize()
         return statistics.median(begin.elapsed_time(end) for begin, end in events)
 
+    def floor(self, instructions: float = 0.0, special: float = 0.0, bytes_moved: float = 0.0) -> float | None:
+        """Milliseconds in which the GPU can do so much at best; None where its rates are not known."""
+        if not self.rates:
+            return None
+        # A multiply-add is an instruction of a lane; all others are issued no faster.
+        seconds = (
+            instructions / self.rates["float32_multiply_adds_per_second"],
+            special / self.rates["exp2_per_second"],
+            bytes_moved / self.rates["copy_bytes_per_second"],
+        )
+        return 1e3 * max(seconds)
+
     def normal(self, *shape: int, seed: int = 0) -> torch.Tensor:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
 
     def note(self, name: str, **values: Any) -> None:
         """Keep and print."""
+        if values.get("floor_milliseconds"):
+            values["times_the_floor"] = values["milliseconds"] / values["floor_milliseconds"]
         self.found[name] = values
-        print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items() if value is not None))
+        numbers = {key: value for key, value in values.items() if isinstance(value, float | int)}
+        print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in numbers.items()), flush=True)
 
 
-def roofline(bench: Bench) -> None:
-    """Copy bandwidth; rates of float32 and bf16 products."""
-    x = bench.normal(bench.size(2**28, 2**16))
-    y = torch.empty_like(x)
-    copied = bench.milliseconds(lambda: y.copy_(x))
-    bench.note("copy", milliseconds=copied, gigabytes_per_second=2 * 4 * x.numel() / copied / 1e6)
+def products(bench: Bench) -> None:
+    """Rates of float32 and bf16 products, which the network is bound by."""
     n = bench.size(8192, 128)
     a = bench.normal(n, n)
     with full_float32():
@@ -142,6 +162,7 @@ def losses(bench: Bench) -> None:
                 f"{name}, b = {b}",
                 milliseconds=took,
                 pairs_per_second=1e3 * b * b / took,
+                floor_milliseconds=bench.floor(*(count * b * b for count in INSTRUCTIONS[name])),
                 eager_milliseconds=theirs,
                 eager_over_ours=theirs and theirs / took,
             )
@@ -166,9 +187,14 @@ def rows(bench: Bench) -> None:
     sqdist = bench.normal(n, k).square().sort(1).values
     for levels in ([30.0], [2.0**h for h in range(1, 7)]):
         took = bench.milliseconds(partial(ops.perplexity_search, sqdist, levels), 5)
-        bench.note(f"perplexity_search {n} x {k}, {len(levels)} of them", milliseconds=took)
+        bench.note(
+            f"perplexity_search {n} x {k}, {len(levels)} of them",
+            milliseconds=took,
+            floor_milliseconds=bench.floor(bytes_moved=8 * n * k),
+        )
     near = sqdist[:, :14].contiguous()
-    bench.note(f"fuzzy_weights {n} x 14", milliseconds=bench.milliseconds(lambda: ops.fuzzy_weights(near), 5))
+    took = bench.milliseconds(lambda: ops.fuzzy_weights(near), 5)
+    bench.note(f"fuzzy_weights {n} x 14", milliseconds=took, floor_milliseconds=bench.floor(bytes_moved=8 * n * 14))
     graph = ring(n, 14, bench.device)
     parts = graph.crow_indices(), graph.col_indices(), graph.values()
     b = min(n, 4096)
@@ -177,8 +203,74 @@ def rows(bench: Bench) -> None:
     took = bench.milliseconds(lambda: ops.subgraph(*parts, batch, points=number, capacity=14 * b))
     bench.note(f"subgraph of {b} rows of {n}", milliseconds=took)
     table = ops.alias_table(graph.values())
-    took = bench.milliseconds(lambda: ops.sample_edges(table, 2**20, seed=0, step=0))
-    bench.note("sample_edges, 2^20", milliseconds=took)
+    for draws in (2**14, bench.size(2**26, 2**16)):
+        took = bench.milliseconds(partial(ops.sample_edges, table, draws, seed=0, step=0))
+        # A draw reads a sector of 32 bytes at random and writes 8.
+        bench.note(
+            f"sample_edges, {draws} of {len(table)}",
+            milliseconds=took,
+            edges_per_second=1e3 * draws / took,
+            floor_milliseconds=bench.floor(bytes_moved=40 * draws),
+        )
+
+
+def layers(bench: Bench) -> None:
+    """LayerNorm and GELU of a hidden layer, forward and backward, beside PyTorch's modules under autocast."""
+    b, d = bench.size(4096, 64), bench.size(1024, 32)
+    for dtype in (torch.bfloat16, torch.float32):
+        norm = nn.LayerNorm(d, device=bench.device)
+        x, grad = bench.normal(b, d).to(dtype).requires_grad_(), bench.normal(b, d, seed=1).to(dtype)
+
+        def modules(norm: nn.LayerNorm = norm, x: torch.Tensor = x, dtype: torch.dtype = dtype) -> torch.Tensor:
+            with torch.autocast(bench.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+                return nn.functional.gelu(norm(x)).to(dtype)
+
+        ours = partial(ops.layer_norm_gelu, x, norm.weight, norm.bias)
+        took, theirs = (
+            bench.milliseconds(recorded(bench, partial(there_and_back, run, grad))) for run in (ours, modules)
+        )
+        # Forward: one read, two writes; backward: three reads twice, one write.
+        bench.note(
+            f"layer_norm_gelu {b} x {d}, {dtype}",
+            milliseconds=took,
+            modules_milliseconds=theirs,
+            modules_over_ours=theirs / took,
+            floor_milliseconds=bench.floor(bytes_moved=10 * x.numel() * x.element_size()),
+        )
+
+
+def there_and_back(run: Callable[[], torch.Tensor], grad: torch.Tensor) -> None:
+    run().backward(grad)
+
+
+def recorded(bench: Bench, work: Callable[[], Any]) -> Callable[[], Any]:
+    """The work in a CUDA graph, so that the host's share of small launches does not count."""
+    if bench.device.type != "cuda":
+        return work
+    graphs = CudaGraphs(bench.device)
+    for _ in range(3):
+        graphs.warm_up(work)
+    return graphs.record(work)
+
+
+def profiled(work: Callable[[], Any], steps: int) -> dict[str, Any]:
+    """What the host asked of the GPU in so many steps, for each of them, and the kernels that took longest."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        work()
+    calls, kernels = Counter(), Counter()
+    for event in found.key_averages():
+        if event.key.startswith(("cuda", "cuLaunch")):
+            calls[event.key] += event.count
+        elif str(event.device_type).endswith("CUDA"):
+            kernels[event.key.removeprefix("void ")[:110]] += event.self_device_time_total
+    waits = sum(count for name, count in calls.items() if "Synchronize" in name)
+    return {
+        "calls_per_step": {name: count / steps for name, count in calls.most_common()},
+        "waits": waits,
+        "kernel_microseconds_per_step": {name: total / steps for name, total in kernels.most_common(25)},
+    }
 
 
 def step(bench: Bench) -> None:
@@ -187,58 +279,56 @@ def step(bench: Bench) -> None:
     widths = WIDTHS if not bench.small else (32,)
     x, graph = bench.normal(n, d), ring(n, 14, bench.device)
     curve = Curve(**CURVE, clip=4.0)
-    recorded = bench.device.type == "cuda"
+    on_gpu = bench.device.type == "cuda"
 
     def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
         network = MLP(d, 2, widths, "gelu").to(bench.device)
-        rate = torch.full((), 1e-3, device=bench.device) if recorded else 1e-3
-        adam = torch.optim.AdamW(network.parameters(), rate, fused=True, capturable=recorded)
+        rate = torch.full((), 1e-3, device=bench.device) if on_gpu else 1e-3
+        adam = torch.optim.AdamW(network.parameters(), rate, fused=True, capturable=on_gpu)
         return network, adam
 
     for bfloat16 in (True, False):
         network, optimizer = network_and_optimizer()
         objective = PairObjective(graph, curve, EdgeBatches(graph, b, bench.size(200, 5), 0))
         objective.fixed = True
-        noise = Noise(0.1, torch.Generator(bench.device).manual_seed(0), bench.device)
+        noise = Noise(0.1, torch.Generator(bench.device).manual_seed(0), bench.device, b)
         ours = Step([network], objective, [], 2, optimizer, noise, None, None, bfloat16)
-        run = Recorder(ours, CudaGraphs(bench.device), bench.device) if recorded else ours
-
+        run = Recorder(ours, CudaGraphs(bench.device), bench.device) if on_gpu else ours
         took = bench.milliseconds(partial(epoch, run, objective, noise, x), 3) / objective.per_epoch
         assert bool(ours.total.isfinite()), "the loss is not finite"
-        assert not (recorded and run.refused), "the step was not recorded"
+        assert not (on_gpu and run.refused), "the step was not recorded"
+        seen = profiled(partial(epoch, run, objective, noise, x), objective.per_epoch) if on_gpu else {}
+        unrecorded = bench.milliseconds(partial(epoch, ours, objective, noise, x), 2) / objective.per_epoch
 
         network, optimizer = network_and_optimizer()
         batch = x[:b].clone()
 
-        alone = partial(network_step, network, optimizer, batch, bfloat16)
-        if recorded:
-            graphs = CudaGraphs(bench.device)
-            for _ in range(3):
-                graphs.warm_up(alone)
-            alone = graphs.record(alone)
+        alone = recorded(bench, partial(network_step, network, optimizer, batch, bfloat16))
         network_took = bench.milliseconds(alone, 50)
         bench.note(
             f"step, B = {b}, {'bf16' if bfloat16 else 'float32'}",
             milliseconds=took,
+            without_a_graph_milliseconds=unrecorded,
             network_alone_milliseconds=network_took,
             ours_over_network=took / network_took,
             rows_per_second=1e3 * b / took,
+            profile=seen,
         )
     eager_step(bench, x, b)
 
 
 def epoch(run: Any, objective: PairObjective, noise: Noise, x: torch.Tensor) -> None:
     """What the loop does in an epoch, without the schedule of the learning rate."""
-    for batch, (part,) in feed(objective.epoch(), [x], x.device):
-        run(Inputs(batch, part, None, 1.0, noise.draw(part.numel())), Phase(1.0, True))
+    for number, (batch, (part,)) in enumerate(feed(objective.epoch(), [x], x.device)):
+        run(Inputs(batch, part, None, 1.0, noise.draw(part, number)), Phase(1.0, True))
 
 
 def network_step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor, bfloat16: bool) -> None:
     """The network's forward and backward pass under a loss that costs nothing, and the optimizer."""
     with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=bfloat16):
         y = network(batch)
-    descend([network], y.float().square().mean(), optimizer, None, None)
+    descend([[*network.parameters()]], y.float().square().mean(), optimizer, None, None)
 
 
 def eager_step(bench: Bench, x: torch.Tensor, b: int) -> None:
@@ -252,60 +342,13 @@ def eager_step(bench: Bench, x: torch.Tensor, b: int) -> None:
         part = x[torch.randint(len(x), (size,), device=bench.device)]
         p = torch.softmax(-torch.cdist(part, part).square() / 2, 1)
         loss = eager_student_t_kl(network(part), p / p.sum())
-        descend([network], loss, optimizer, None, None)
+        descend([[*network.parameters()]], loss, optimizer, None, None)
 
     took = bench.milliseconds(one, 50)
     bench.note(f"eager step, B = {size}", milliseconds=took, rows_per_second=1e3 * size / took)
 
 
-def fit(bench: Bench) -> None:
-    """A whole fit: neighbours, similarities, training to the default epochs, the map."""
-    from sklearn.datasets import make_blobs
-
-    n = bench.size(1_000_000, 600)
-    X = make_blobs(n, 50, centers=20, random_state=0)[0].astype(np.float32)
-    begin = time.perf_counter()
-    graph = KNNGraph.build(torch.from_numpy(X).to(bench.device), 14, backend="torch")
-    searched = time.perf_counter() - begin
-    recall = graph.recall(sample=200)
-    begin = time.perf_counter()
-    umap = ParametricUMAP(device=str(bench.device), random_state=0, n_epochs=1 if bench.small else None).fit(X)
-    total = time.perf_counter() - begin
-    sample = min(n, 2000)
-    quality = metrics.trustworthiness(X[:20_000], umap.embedding_[:20_000], n_neighbors=12, sample=sample)
-    bench.note(
-        f"fit {n} x 50",
-        seconds=total,
-        neighbours_seconds=searched,
-        recall=recall,
-        trustworthiness=quality,
-        epochs=umap.n_iter_,
-    )
-
-
-def torchdr(bench: Bench) -> None:
-    """The peer on the same data, where it is installed."""
-    try:
-        from torchdr import UMAP
-    except ImportError:
-        print("torchdr is not installed: left out")
-        return
-    from sklearn.datasets import make_blobs
-
-    n = bench.size(100_000, 600)
-    X = make_blobs(n, 50, centers=20, random_state=0)[0].astype(np.float32)
-    for name, make in (
-        ("torchdr UMAP", lambda: UMAP(n_neighbors=15, device=str(bench.device)).fit_transform(X)),
-        ("ParametricUMAP", lambda: ParametricUMAP(device=str(bench.device), random_state=0).fit_transform(X)),
-    ):
-        begin = time.perf_counter()
-        Z = np.asarray(make())
-        took = time.perf_counter() - begin
-        quality = metrics.trustworthiness(X[:20_000], Z[:20_000], n_neighbors=12, sample=min(n, 2000))
-        bench.note(f"{name}, {n} x 50", seconds=took, trustworthiness=quality)
-
-
-PARTS = (roofline, losses, dense_loss, rows, step, fit, torchdr)
+PARTS = (products, losses, dense_loss, rows, layers, step)
 
 
 def main() -> int:
@@ -313,13 +356,16 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--seconds", type=float, default=200.0)
+    parser.add_argument("--roofline", type=Path, help="what bench/roofline.cu printed")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("bench/gpu.py needs a GPU that PyTorch sees; --device cpu --small tries the script itself")
         return 2
-    bench, failures, begin = Bench(arguments.device, arguments.small), {}, time.perf_counter()
+    rates = json.loads(arguments.roofline.read_text()) if arguments.roofline else {}
+    bench, failures, begin = Bench(arguments.device, arguments.small, rates), {}, time.perf_counter()
     machine = {
+        "roofline": rates,
         "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "cuda": torch.version.cuda,
         "small": arguments.small,

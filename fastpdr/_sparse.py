@@ -1,4 +1,4 @@
-"""sparse_csr tensors: their integers; made without PyTorch's notice of their beta state, once a process; for SciPy."""
+"""sparse_csr tensors: their integers; made without PyTorch's notices, which it gives once a process; for SciPy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+# That they are in beta; that nothing is checked, in torch 2.11 even where that is asked for.
+NOTICES = "Sparse CSR tensor support|Sparse invariant checks are implicitly disabled"
 _noticed = False
 
 
@@ -21,7 +23,7 @@ def csr_tensor(indptr: torch.Tensor, indices: torch.Tensor, values: torch.Tensor
     if _noticed:
         return torch.sparse_csr_tensor(indptr, indices, values, (n, n), check_invariants=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
+        warnings.filterwarnings("ignore", NOTICES, UserWarning)
         _noticed = True
         return torch.sparse_csr_tensor(indptr, indices, values, (n, n), check_invariants=False)
 

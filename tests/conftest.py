@@ -46,6 +46,11 @@ def on(device: str, op):
     return op if device == "cpu" else call
 
 
+def peer(module: str):
+    """A module of another package that results are compared with; without it the test is skipped."""
+    return pytest.importorskip(module, reason=f"{module} is not installed (extra 'test')")
+
+
 @pytest.fixture
 def close():
     """Assert that two results agree to a relative RMS (of float32 against float64 unless told)."""

@@ -15,7 +15,7 @@ import fastpdr
 from fastpdr import _native
 
 native = pytest.mark.skipif(not fastpdr.build_info()["native"], reason="no compiled kernels")
-CPU_ALONE = {"coranking", "layer_norm_gelu", "layer_norm_gelu_backward"}
+CPU_ALONE = {"coranking"}
 
 
 def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:

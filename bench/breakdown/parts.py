@@ -225,7 +225,9 @@ def network_step(encoder: nn.Module, settings: loop.TrainingSettings) -> Callabl
     """What no step can do without: forward, backward of the mean output, and the optimizer, of a copy of a network."""
     network = copy.deepcopy(encoder).train()
     device = next(network.parameters()).device
-    optimizer = loop.make_optimizer([network], settings, device)
+    optimizer = loop.make_optimizer(
+        settings.optimizer, [network], settings.learning_rate, settings.weight_decay, device
+    )
 
     def once(x: torch.Tensor) -> None:
         with step.autocast(device, settings.bfloat16):

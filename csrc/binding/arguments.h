@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <tuple>
 
+#include "fastpdr/layer_norm_gelu.h"
 #include "fastpdr/pairs.h"
 #include "fastpdr/sampling.h"
 #include "fastpdr/student_t.h"
@@ -165,6 +167,49 @@ struct Layer {
     return found;
   }
 };
+
+// The arguments of layer_norm_gelu, and room for its results.
+struct LayerForward {
+  static constexpr const char* kOp = "layer_norm_gelu";
+  Layer layer;
+  Tensor bias, y, slope, mean, scale;  // [d], [n, d], [n, d], [n], [n]
+
+  LayerForward(const Tensor& x, const Tensor& weight, const Tensor& bias_)
+      : layer(x, weight, kOp),
+        bias(layer.numbers(bias_, layer.d, "layer_norm_gelu: bias")),
+        y(allocate(kOp, layer.x, {layer.n, layer.d}, layer.x.scalar_type())),
+        slope(allocate(kOp, layer.x, {layer.n, layer.d}, layer.x.scalar_type())),
+        mean(allocate(kOp, layer.x, {layer.n}, ScalarType::Float)),
+        scale(allocate(kOp, layer.x, {layer.n}, ScalarType::Float)) {}
+  std::tuple<Tensor, Tensor, Tensor, Tensor> results() const { return {y, slope, mean, scale}; }
+};
+
+// The same of layer_norm_gelu_backward.
+struct LayerBackward {
+  static constexpr const char* kOp = "layer_norm_gelu_backward";
+  Layer layer;
+  Tensor grad, slope, mean, scale;        // [n, d], [n, d], [n], [n]
+  Tensor grad_x, grad_weight, grad_bias;  // [n, d], [d], [d]
+
+  LayerBackward(const Tensor& grad_, const Tensor& x, const Tensor& slope_, const Tensor& weight, const Tensor& mean_,
+                const Tensor& scale_)
+      : layer(x, weight, kOp),
+        grad(layer.rows(grad_, "layer_norm_gelu_backward: grad")),
+        slope(layer.rows(slope_, "layer_norm_gelu_backward: slope")),
+        mean(layer.numbers(mean_, layer.n, "layer_norm_gelu_backward: mean")),
+        scale(layer.numbers(scale_, layer.n, "layer_norm_gelu_backward: scale")),
+        grad_x(allocate(kOp, layer.x, {layer.n, layer.d}, layer.x.scalar_type())),
+        grad_weight(allocate(kOp, layer.x, {layer.d}, ScalarType::Float)),
+        grad_bias(allocate(kOp, layer.x, {layer.d}, ScalarType::Float)) {}
+  std::tuple<Tensor, Tensor, Tensor> results() const { return {grad_x, grad_weight, grad_bias}; }
+};
+
+// Calls `function` with a null pointer of the type of the rows.
+template <typename F>
+auto with_rows_of(const Layer& layer, F function) {
+  return layer.x.scalar_type() == ScalarType::BFloat16 ? function(static_cast<BFloat16*>(nullptr))
+                                                       : function(static_cast<float*>(nullptr));
+}
 
 inline void require_connectivity(double local_connectivity) {
   STD_TORCH_CHECK(local_connectivity >= 0.0, "fuzzy_weights: local_connectivity must be >= 0");

@@ -191,48 +191,30 @@ Tensor alias_table_of(const Tensor& weights_) {
   return table;
 }
 
-// Calls `function` with a null pointer of the type of the rows.
-template <typename F>
-auto with_rows_of(const Layer& layer, F function) {
-  return layer.x.scalar_type() == ScalarType::BFloat16 ? function(static_cast<BFloat16*>(nullptr))
-                                                       : function(static_cast<float*>(nullptr));
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias_,
+std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                                            double eps) {
-  const std::string op = "layer_norm_gelu";
-  const Layer layer(x, weight, op);
-  const Tensor bias = layer.numbers(bias_, layer.d, op + ": bias");
-  Tensor y = allocate(op.c_str(), layer.x, {layer.n, layer.d}, layer.x.scalar_type());
-  Tensor slope = allocate(op.c_str(), layer.x, {layer.n, layer.d}, layer.x.scalar_type());
-  Tensor mean = allocate(op.c_str(), layer.x, {layer.n}, ScalarType::Float);
-  Tensor scale = allocate(op.c_str(), layer.x, {layer.n}, ScalarType::Float);
-  with_rows_of(layer, [&](auto* type) {
+  LayerForward of(x, weight, bias);
+  with_rows_of(of.layer, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    fastpdr::layer_norm_gelu(read<T>(layer.x), read<float>(layer.weight), read<float>(bias), layer.n, layer.d, eps,
-                             write<T>(y), write<T>(slope), write<float>(mean), write<float>(scale));
+    fastpdr::layer_norm_gelu(read<T>(of.layer.x), read<float>(of.layer.weight), read<float>(of.bias), of.layer.n,
+                             of.layer.d, eps, write<T>(of.y), write<T>(of.slope), write<float>(of.mean),
+                             write<float>(of.scale));
   });
-  return {y, slope, mean, scale};
+  return of.results();
 }
 
-std::tuple<Tensor, Tensor, Tensor> layer_norm_gelu_backward(const Tensor& grad_, const Tensor& x, const Tensor& slope_,
-                                                            const Tensor& weight, const Tensor& mean_,
-                                                            const Tensor& scale_) {
-  const std::string op = "layer_norm_gelu_backward";
-  const Layer layer(x, weight, op);
-  const Tensor grad = layer.rows(grad_, op + ": grad"), slope = layer.rows(slope_, op + ": slope");
-  const Tensor mean = layer.numbers(mean_, layer.n, op + ": mean");
-  const Tensor scale = layer.numbers(scale_, layer.n, op + ": scale");
-  Tensor grad_x = allocate(op.c_str(), layer.x, {layer.n, layer.d}, layer.x.scalar_type());
-  Tensor grad_weight = allocate(op.c_str(), layer.x, {layer.d}, ScalarType::Float);
-  Tensor grad_bias = allocate(op.c_str(), layer.x, {layer.d}, ScalarType::Float);
-  with_rows_of(layer, [&](auto* type) {
+std::tuple<Tensor, Tensor, Tensor> layer_norm_gelu_backward(const Tensor& grad, const Tensor& x, const Tensor& slope,
+                                                            const Tensor& weight, const Tensor& mean,
+                                                            const Tensor& scale) {
+  LayerBackward of(grad, x, slope, weight, mean, scale);
+  with_rows_of(of.layer, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    fastpdr::layer_norm_gelu_backward(read<T>(grad), read<T>(layer.x), read<T>(slope), read<float>(layer.weight),
-                                      read<float>(mean), read<float>(scale), layer.n, layer.d, write<T>(grad_x),
-                                      write<float>(grad_weight), write<float>(grad_bias));
+    fastpdr::layer_norm_gelu_backward(read<T>(of.grad), read<T>(of.layer.x), read<T>(of.slope),
+                                      read<float>(of.layer.weight), read<float>(of.mean), read<float>(of.scale),
+                                      of.layer.n, of.layer.d, write<T>(of.grad_x), write<float>(of.grad_weight),
+                                      write<float>(of.grad_bias));
   });
-  return {grad_x, grad_weight, grad_bias};
+  return of.results();
 }
 
 std::tuple<Tensor, Tensor, Tensor> coranking(const Tensor& sqdist_x, const Tensor& sqdist_z, int64_t k) {

@@ -10,6 +10,7 @@
 
 #include <limits>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "arguments.h"
@@ -203,6 +204,35 @@ std::tuple<Tensor, Tensor, Tensor> symmetrize(const Tensor& indices, const Tenso
                                                        : symmetrize_of<float>(of, sum_factor, product_factor);
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm_gelu(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                                           double eps) {
+  LayerForward of(x, weight, bias);
+  const Launch launch(of.kOp, of.layer.x);
+  launch.check(with_rows_of(of.layer, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    return cuda::layer_norm_gelu(read<T>(of.layer.x), read<float>(of.layer.weight), read<float>(of.bias), of.layer.n,
+                                 of.layer.d, eps, write<T>(of.y), write<T>(of.slope), write<float>(of.mean),
+                                 write<float>(of.scale), launch.stream());
+  }));
+  return of.results();
+}
+
+std::tuple<Tensor, Tensor, Tensor> layer_norm_gelu_backward(const Tensor& grad, const Tensor& x, const Tensor& slope,
+                                                            const Tensor& weight, const Tensor& mean,
+                                                            const Tensor& scale) {
+  LayerBackward of(grad, x, slope, weight, mean, scale);
+  const Launch launch(of.kOp, of.layer.x);
+  Tensor work = workspace(of.kOp, of.layer.x, cuda::layer_norm_gelu_backward_workspace(of.layer.n, of.layer.d));
+  launch.check(with_rows_of(of.layer, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    return cuda::layer_norm_gelu_backward(read<T>(of.grad), read<T>(of.layer.x), read<T>(of.slope),
+                                          read<float>(of.layer.weight), read<float>(of.mean), read<float>(of.scale),
+                                          of.layer.n, of.layer.d, work.mutable_data_ptr(), write<T>(of.grad_x),
+                                          write<float>(of.grad_weight), write<float>(of.grad_bias), launch.stream());
+  }));
+  return of.results();
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(fastpdr, CUDA, m) {
@@ -215,6 +245,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastpdr, CUDA, m) {
   m.impl("subgraph", TORCH_BOX(&subgraph));
   m.impl("fuzzy_weights", TORCH_BOX(&fuzzy_weights));
   m.impl("symmetrize", TORCH_BOX(&symmetrize));
+  m.impl("layer_norm_gelu", TORCH_BOX(&layer_norm_gelu));
+  m.impl("layer_norm_gelu_backward", TORCH_BOX(&layer_norm_gelu_backward));
 }
 
 }  // namespace fastpdr::binding

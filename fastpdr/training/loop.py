@@ -30,6 +30,7 @@ from fastpdr.training.checkpoints import Checkpoints, Training, digest
 from fastpdr.training.feed import feed
 from fastpdr.training.noise import Noise, Surroundings
 from fastpdr.training.objectives import Objective
+from fastpdr.training.optimizers import make_optimizer, set_rate
 from fastpdr.training.ranks import Ranks
 from fastpdr.training.rows import NearRows, Source
 from fastpdr.training.share import Share, share_of
@@ -119,7 +120,7 @@ def train(
     """
     device = device_of(encoder, inputs)
     networks = [encoder, *(term for term in terms if any(True for _ in term.parameters()))]
-    optimizer = make_optimizer(networks, settings, device)
+    optimizer = make_optimizer(settings.optimizer, networks, settings.learning_rate, settings.weight_decay, device)
     ranks = ranks or Ranks()
     moved_by = objective.neighbors if settings.neighbor_noise > 0 else None
     share = share_of(ranks, len(inputs), moved_by, generator.initial_seed(), networks, terms, hold)
@@ -317,32 +318,6 @@ def schedule_place(training: Training, steps: int, max_time: float | None) -> fl
 def extra_weight(progress: float) -> float:
     """Weight of the extra components: falls linearly from 1 to 0 over the first share of the training."""
     return max(0.0, 1.0 - progress / ANNEALED_SHARE)
-
-
-def make_optimizer(
-    networks: Sequence[nn.Module], settings: TrainingSettings, device: torch.device
-) -> torch.optim.Optimizer:
-    """The optimizer by name, fused where PyTorch has it so."""
-    parameters = [parameter for network in networks for parameter in network.parameters()]
-    decay = settings.weight_decay
-    fused = device.type in ("cpu", "cuda")
-    recorded = device.type == "cuda"  # then the rate must lie on the device, and so must what the optimizer counts
-    rate = torch.full((), settings.learning_rate, device=device) if recorded else settings.learning_rate
-    if settings.optimizer in ("adamw", "adam"):
-        adam = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        return adam(parameters, rate, betas=(0.9, 0.99), weight_decay=decay, fused=fused, capturable=recorded)
-    if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, rate, weight_decay=decay, capturable=recorded)
-    return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step, in place where it lies on the device."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
 
 
 def make_schedule(settings: TrainingSettings, steps: int) -> Callable[[float], float]:

@@ -309,7 +309,8 @@ class CudaGraphs:
             finally:
                 torch.cuda.set_sync_debug_mode(before)
         messages = [str(warning.message).splitlines()[0] for warning in caught]
-        return next((message for message in messages if "synchronizing" in message), None)
+        # Not the notice, given once a process, that the mode "does not yet detect all synchronizing operations".
+        return next((message for message in messages if "called a synchronizing" in message), None)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record the work in a graph."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import peer
 
 from fastpdr import KNNGraph, ops
 from fastpdr.graph import fuzzy_set, perplexity_affinities
@@ -34,9 +35,8 @@ def require_symmetric(p: torch.Tensor) -> None:
 
 
 def opentsne_affinities(graph: KNNGraph, perplexities) -> torch.Tensor:
-    from openTSNE.affinity import joint_probabilities_nn
-
-    p = joint_probabilities_nn(graph.indices, graph.distances.astype(float), perplexities)
+    affinity = peer("openTSNE.affinity")
+    p = affinity.joint_probabilities_nn(graph.indices, graph.distances.astype(float), perplexities)
     return torch.from_numpy(p.toarray())
 
 
@@ -62,10 +62,9 @@ def test_several_perplexities(graph, close):
 
 
 def test_several_perplexities_as_opentsne_does(points, close):
-    from openTSNE.affinity import Multiscale
-
+    affinity = peer("openTSNE.affinity")
     x = points[60:560]  # without duplicates, of which openTSNE may keep a row as its own neighbour
-    theirs = Multiscale(x, perplexities=[10, 20, 30], method="exact", n_jobs=1)
+    theirs = affinity.Multiscale(x, perplexities=[10, 20, 30], method="exact", n_jobs=1)
     p = perplexity_affinities(KNNGraph.build(x, 90), [10, 20, 30])
     close(p.to_dense(), torch.from_numpy(theirs.P.toarray()), OTHERS_RMS)
 
@@ -107,10 +106,9 @@ def test_bad_perplexities(graph, perplexities, message):
 
 
 def umap_set(graph: KNNGraph, mix: float = 1.0, connectivity: float = 1.0) -> torch.Tensor:
-    from umap.umap_ import fuzzy_simplicial_set
-
+    umap_ = peer("umap.umap_")
     own = np.arange(graph.n)[:, None]
-    theirs = fuzzy_simplicial_set(
+    theirs = umap_.fuzzy_simplicial_set(
         np.empty((graph.n, 1)),
         graph.k + 1,
         np.random.RandomState(0),

@@ -342,12 +342,18 @@ def test_float64_runs_the_reference(generator):
 
 @no_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_gpu_runs_the_reference(dtype, generator):
-    """There is no CUDA kernel."""
-    arguments = [tensor.cuda() for tensor in layer(generator, 40, 33, dtype)]
-    results = value_and_gradients(ops.layer_norm_gelu, *arguments)
-    assert same_bits(results, value_and_gradients(reference.layer_norm_gelu, *arguments))
+@pytest.mark.parametrize("d", WIDTHS)
+@pytest.mark.parametrize("n", SIZES)
+def test_a_gpu_agrees_with_reference(n, d, dtype, generator, close):
+    arguments = layer(generator, n, d, dtype)
+    results = value_and_gradients(ops.layer_norm_gelu, *(tensor.cuda() for tensor in arguments), eps=EPS)
     assert all(result.is_cuda for result in results)
+    assert [result.dtype for result in results] == [dtype, dtype, torch.float32, torch.float32]
+    rounding = 2 * BFLOAT16_RMS if d == 2 else BFLOAT16_RMS
+    for result, expected in zip(results, exact(*arguments, eps=EPS), strict=True):
+        close(result.cpu(), expected, *([rounding] if dtype is torch.bfloat16 else []))
+    again = value_and_gradients(ops.layer_norm_gelu, *(tensor.cuda() for tensor in arguments), eps=EPS)
+    assert same_bits(results, again)
 
 
 def good():

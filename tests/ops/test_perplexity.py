@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import DEVICES, FLOAT64_RMS, SIZES, on
+from conftest import DEVICES, FLOAT64_RMS, SIZES, on, peer
 
 from fastpdr import _native, ops, reference
 
@@ -74,7 +74,7 @@ def test_reference_agrees_with_scikit_learn(generator, close):
 
 
 def test_reference_agrees_with_opentsne_multiscale(rng, close):
-    affinity = pytest.importorskip("openTSNE.affinity", reason="openTSNE is not installed (extra 'test')")
+    affinity = peer("openTSNE.affinity")
     X = rng.normal(size=(300, 5))
     levels = [5.0, 20.0]
     theirs = affinity.Multiscale(X, perplexities=levels, method="exact", symmetrize=False, n_jobs=1)

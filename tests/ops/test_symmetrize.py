@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import FLOAT64_RMS, SIZES, no_gpu, on
+from conftest import FLOAT64_RMS, SIZES, no_gpu, on, peer
 
 from fastpdr import _native, ops, reference
 
@@ -88,16 +88,15 @@ def test_is_symmetric_to_the_last_bit(sum_factor, product_factor, dtype, symmetr
 
 @pytest.mark.parametrize("symmetrize", BACKENDS)
 def test_fuzzy_union_is_umaps(symmetrize, rng, close):
-    pytest.importorskip("umap", reason="umap-learn is not installed (extra 'test')")
-    from umap.umap_ import fuzzy_simplicial_set
-
+    peer("umap")
+    umap_ = peer("umap.umap_")
     X = rng.normal(size=(300, 5)).astype(np.float32)
     x = torch.from_numpy(X).double()
     distances, indices = torch.cdist(x, x).fill_diagonal_(0.0).sort(1)
     distances, indices = distances[:, :15].float(), indices[:, :15]
     weights, _, _ = ops.fuzzy_weights(distances[:, 1:])
     for ratio in (1.0, 0.4):
-        theirs = fuzzy_simplicial_set(
+        theirs = umap_.fuzzy_simplicial_set(
             X, 15, np.random.RandomState(0), "euclidean",
             knn_indices=indices.numpy(), knn_dists=distances.numpy(), set_op_mix_ratio=ratio,
         )[0]  # fmt: skip

@@ -21,6 +21,7 @@ from fastpdr import KNNGraph, ParametricTSNE, ParametricUMAP, metrics
 from fastpdr.data import TensorRows
 from fastpdr.estimators import base
 from fastpdr.graph import fuzzy_set, inverted, perplexity_affinities
+from fastpdr.graph.search import has_faiss
 from fastpdr.graph.sharded import NeighborShard, own_rows, whole
 from fastpdr.training.batches import RandomBatches
 from fastpdr.training.objectives import BatchTSNE, Curve, NeighborTSNE, PairObjective
@@ -32,7 +33,7 @@ from fastpdr.training.terms import GlobalCorrelation, Landmarks
 
 N, B, SEEDS = 300, 48, 2
 X = load_digits().data[:N].astype(np.float32)
-SHORT = {"n_epochs": 2, "batch_size": 96, "hidden_dims": (32,), "random_state": 0}
+SHORT = {"n_epochs": 2, "batch_size": 96, "hidden_dims": (32,), "random_state": 0, "device": "cpu"}
 OBJECTIVES = ["t-sne, rows", "t-sne, all pairs", "t-sne of the batch", "umap"]
 
 
@@ -88,6 +89,8 @@ def graphs(ranks):
                 torch.equal(getattr(found, part)(), getattr(wanted, part)())
                 for part in ("crow_indices", "col_indices", "values")
             )
+    if not has_faiss():
+        return same, None, None
     inverted.EXACT_OPERATIONS = 0.0
     rows = np.random.default_rng(0).normal(size=(1500, 8)).astype(np.float32)
     shard = NeighborShard.search(ranks, rows, 10, random_state=0)
@@ -174,9 +177,10 @@ def fails(ranks, folder):
 
 
 def start(rank, size, port):
-    """Be one of several processes, as torchrun would say."""
+    """Be one of several processes, as torchrun would say; a GPU that is there could not be each one's own."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def work(rank, size, port, folder):
@@ -202,7 +206,7 @@ def quality(rank, size, port, folder):
 
 
 def maps_of_seeds(train, test):
-    return [ParametricTSNE(random_state=seed).fit(train).transform(test) for seed in range(SEEDS)]
+    return [ParametricTSNE(random_state=seed, device="cpu").fit(train).transform(test) for seed in range(SEEDS)]
 
 
 def spawn(work, size, folder):
@@ -236,8 +240,9 @@ def test_graphs_are_those_of_one_process(results):
     for found in results:
         same, recall, measured = found["graphs"]
         assert all(same.values()), same
-        assert recall >= inverted.TARGET_RECALL
-        assert measured >= inverted.TARGET_RECALL
+        if has_faiss():
+            assert recall >= inverted.TARGET_RECALL
+            assert measured >= inverted.TARGET_RECALL
 
 
 @pytest.mark.parametrize("method", ["tsne", "umap"])

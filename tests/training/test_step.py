@@ -14,6 +14,7 @@ from fastpdr.training.batches import Batch, EdgeBatches, RandomBatches
 from fastpdr.training.encoder import InputScaling
 from fastpdr.training.feed import _ahead, feed
 from fastpdr.training.objectives import BatchTSNE, Curve, NeighborTSNE, PairObjective
+from fastpdr.training.optimizers import make_optimizer
 from fastpdr.training.step import (
     CudaGraphs,
     Inputs,
@@ -221,7 +222,7 @@ def test_each_network_is_clipped_on_its_own_and_what_takes_no_part_stays(optimiz
         for network in networks:
             network.unused = nn.Linear(3, 3)
         before = [network.unused.weight.detach().clone() for network in networks]
-        descent = loop.make_optimizer(networks, settings(optimizer=optimizer), torch.device("cpu"))
+        descent = make_optimizer(optimizer, networks, 6e-3, 0.1, torch.device("cpu"))
         for number in range(3):
             loss = (networks[0][1](networks[0][0](x)) - 100.0 * networks[1][1](networks[1][0](x))).square().mean()
             bound = [0.5, 1e6][number % 2]

@@ -35,6 +35,31 @@ FASTPDR_API cudaError_t fuzzy_weights(const float* dist,  // [n, k]
                                       float* sigma,    // [n]
                                       cudaStream_t stream);
 
+// layer_norm_gelu.h. T is float or BFloat16.
+template <typename T>
+FASTPDR_API cudaError_t layer_norm_gelu(const T* x,           // [n, d]
+                                        const float* weight,  // [d]
+                                        const float* bias,    // [d]
+                                        std::int64_t n, std::int64_t d, double eps,
+                                        T* y,          // [n, d]
+                                        T* slope,      // [n, d]
+                                        float* mean,   // [n]
+                                        float* scale,  // [n]
+                                        cudaStream_t stream);
+FASTPDR_API std::size_t layer_norm_gelu_backward_workspace(std::int64_t n, std::int64_t d);
+template <typename T>
+FASTPDR_API cudaError_t layer_norm_gelu_backward(const T* grad,        // [n, d]
+                                                 const T* x,           // [n, d]
+                                                 const T* slope,       // [n, d]
+                                                 const float* weight,  // [d]
+                                                 const float* mean,    // [n]
+                                                 const float* scale,   // [n]
+                                                 std::int64_t n, std::int64_t d, void* workspace,
+                                                 T* grad_x,           // [n, d]
+                                                 float* grad_weight,  // [d]
+                                                 float* grad_bias,    // [d]
+                                                 cudaStream_t stream);
+
 // pairs.h. A matrix whose indptr or indices lead astray makes the loss NaN.
 FASTPDR_API std::size_t pair_loss_workspace(std::int64_t b, std::int64_t c);
 FASTPDR_API cudaError_t pair_loss(const float* y,               // [b, c]
