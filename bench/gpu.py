@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +34,19 @@ from fastpdr.training.batches import EdgeBatches
 from fastpdr.training.encoder import MLP
 from fastpdr.training.feed import feed
 from fastpdr.training.objectives import Curve, PairObjective
+from fastpdr.training.optimizers import make_optimizer
 from fastpdr.training.step import CudaGraphs, Inputs, Noise, Phase, Recorder, Step, descend
 
 CURVE = {"a": 1.577, "b": 0.8951, "repulsion": 5.0, "eps": 1e-3}
-WIDTHS = (1024, 512, 256, 128)
+DEFAULT_WIDTHS, WIDE = (256, 256, 256, 256, 128), (1024, 512, 256, 128)
+LARGE_BATCH = 5000  # beyond which eager PyTorch's matrices of all pairs are left out
 TOLERANCE = 1e-4  # of a gradient against the CPU's
 # Of an ordered pair, in the inner loop for maps of two columns: instructions, and those of the special-function unit
 # among them; counted in what nvcc 13.0 makes for sm_90 (cuobjdump --dump-sass).
 INSTRUCTIONS = {
     "student_t": (9.5, 1.0),
     "student_t by row": (17.0, 2.0),
-    "pair_loss umap": (20.0, 2.75),
+    "pair_loss umap": (17.6, 2.75),
     "pair_loss largevis": (14.5, 1.25),
 }
 
@@ -141,8 +145,8 @@ def require_cpu(
 
 
 def losses(bench: Bench) -> None:
-    """Forward and backward: exact over all pairs, and beside eager PyTorch where that has the memory."""
-    for b in (bench.size(5000, 300), bench.size(100_000, 500)):
+    """Forward and backward: exact over all pairs, and beside eager PyTorch where that has the memory; replayed."""
+    for b in (bench.size(512, 100), bench.size(4096, 300), bench.size(100_000, 500)):
         y, p = 3 * bench.normal(b, 2), ring(b, 14, bench.device)
         pair = {**CURVE, "clip": 4.0}
         cases = {
@@ -152,12 +156,14 @@ def losses(bench: Bench) -> None:
             "pair_loss largevis": (ops.pair_loss, {**pair, "a": 1.0, "b": 1.0, "clip": 5.0}, None, {}),
         }
         for name, (loss, settings, eager, eager_settings) in cases.items():
-            if b <= 5000:
+            if b <= LARGE_BATCH:
                 require_cpu(bench, name, loss, y, p, **settings)
-            took = bench.milliseconds(partial(gradient, loss, y, p, **settings))
+            took = bench.milliseconds(recorded(bench, partial(gradient, loss, y, p, **settings)))
             theirs = None
-            if eager is not None and b <= 5000:
-                theirs = bench.milliseconds(partial(gradient, eager, y, p.to_dense(), **eager_settings))
+            if eager is not None and b <= LARGE_BATCH:
+                theirs = bench.milliseconds(
+                    recorded(bench, partial(gradient, eager, y, p.to_dense(), **eager_settings))
+                )
             bench.note(
                 f"{name}, b = {b}",
                 milliseconds=took,
@@ -170,12 +176,12 @@ def losses(bench: Bench) -> None:
 
 def dense_loss(bench: Bench) -> None:
     """A batch with similarities of its own."""
-    for b in (bench.size(512, 64), bench.size(5000, 128)):
+    for b in (bench.size(512, 64), bench.size(4096, 128)):
         y, p = 3 * bench.normal(b, 2), bench.normal(b, b).abs().fill_diagonal_(0)
         p = (p + p.T) / (p + p.T).sum()
         require_cpu(bench, "student_t dense", ops.student_t_kl, y, p)
-        took = bench.milliseconds(partial(gradient, ops.student_t_kl, y, p))
-        theirs = bench.milliseconds(partial(gradient, eager_student_t_kl, y, p))
+        took = bench.milliseconds(recorded(bench, partial(gradient, ops.student_t_kl, y, p)))
+        theirs = bench.milliseconds(recorded(bench, partial(gradient, eager_student_t_kl, y, p)))
         bench.note(
             f"student_t dense, b = {b}", milliseconds=took, eager_milliseconds=theirs, eager_over_ours=theirs / took
         )
@@ -226,8 +232,9 @@ def layers(bench: Bench) -> None:
                 return nn.functional.gelu(norm(x)).to(dtype)
 
         ours = partial(ops.layer_norm_gelu, x, norm.weight, norm.bias)
+        leaves = (x, norm.weight, norm.bias)
         took, theirs = (
-            bench.milliseconds(recorded(bench, partial(there_and_back, run, grad))) for run in (ours, modules)
+            bench.milliseconds(recorded(bench, partial(there_and_back, run, leaves, grad))) for run in (ours, modules)
         )
         # Forward: one read, two writes; backward: three reads twice, one write.
         bench.note(
@@ -239,8 +246,8 @@ def layers(bench: Bench) -> None:
         )
 
 
-def there_and_back(run: Callable[[], torch.Tensor], grad: torch.Tensor) -> None:
-    run().backward(grad)
+def there_and_back(run: Callable[[], torch.Tensor], leaves: Sequence[torch.Tensor], grad: torch.Tensor) -> None:
+    torch.autograd.grad(run(), leaves, grad)
 
 
 def recorded(bench: Bench, work: Callable[[], Any]) -> Callable[[], Any]:
@@ -250,7 +257,11 @@ def recorded(bench: Bench, work: Callable[[], Any]) -> Callable[[], Any]:
     graphs = CudaGraphs(bench.device)
     for _ in range(3):
         graphs.warm_up(work)
-    return graphs.record(work)
+    try:
+        return graphs.record(work)
+    except RuntimeError as error:
+        print(f"not recorded, but run as it is: {str(error).splitlines()[0]}")
+        return work
 
 
 def profiled(work: Callable[[], Any], steps: int) -> dict[str, Any]:
@@ -273,55 +284,54 @@ def profiled(work: Callable[[], Any], steps: int) -> dict[str, Any]:
     }
 
 
+class Trained:
+    """A network of some widths in training on Gaussian rows and a ring of neighbours, as the loop trains it."""
+
+    def __init__(self, bench: Bench, x: torch.Tensor, graph: torch.Tensor, b: int, widths: Any, bfloat16: bool) -> None:
+        self.on_gpu, self.x, self.bfloat16 = bench.device.type == "cuda", x, bfloat16
+        torch.manual_seed(0)
+        self.network = MLP(x.shape[1], 2, widths, "gelu").to(bench.device)
+        self.optimizer = make_optimizer("adamw", [self.network], 1e-3, 0.1, bench.device)
+        curve = Curve(**CURVE, clip=4.0)
+        self.objective = PairObjective(graph, curve, EdgeBatches(graph, b, bench.size(200, 5), 0))
+        self.objective.fixed = True
+        self.noise = Noise(0.1, torch.Generator(bench.device).manual_seed(0), bench.device, b)
+        self.step = Step([self.network], self.objective, [], 2, self.optimizer, self.noise, None, None, bfloat16)
+        self.run: Any = Recorder(self.step, CudaGraphs(bench.device), bench.device) if self.on_gpu else self.step
+
+    def epoch(self, run: Any) -> None:
+        """What the loop does in an epoch, without the schedule of the learning rate."""
+        for number, (batch, (part,)) in enumerate(feed(self.objective.epoch(), [self.x], self.x.device)):
+            run(Inputs(batch, part, None, 1.0, self.noise.draw(part, number)), Phase(1.0, True))
+
+
 def step(bench: Bench) -> None:
     """A training step of the whole loop beside the network's own forward, backward and optimizer, both in a graph."""
     n, d, b = bench.size(70_000, 1000), 784, bench.size(4096, 128)
-    widths = WIDTHS if not bench.small else (32,)
     x, graph = bench.normal(n, d), ring(n, 14, bench.device)
-    curve = Curve(**CURVE, clip=4.0)
-    on_gpu = bench.device.type == "cuda"
-
-    def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
-        torch.manual_seed(0)
-        network = MLP(d, 2, widths, "gelu").to(bench.device)
-        rate = torch.full((), 1e-3, device=bench.device) if on_gpu else 1e-3
-        adam = torch.optim.AdamW(network.parameters(), rate, fused=True, capturable=on_gpu)
-        return network, adam
-
-    for bfloat16 in (True, False):
-        network, optimizer = network_and_optimizer()
-        objective = PairObjective(graph, curve, EdgeBatches(graph, b, bench.size(200, 5), 0))
-        objective.fixed = True
-        noise = Noise(0.1, torch.Generator(bench.device).manual_seed(0), bench.device, b)
-        ours = Step([network], objective, [], 2, optimizer, noise, None, None, bfloat16)
-        run = Recorder(ours, CudaGraphs(bench.device), bench.device) if on_gpu else ours
-        took = bench.milliseconds(partial(epoch, run, objective, noise, x), 3) / objective.per_epoch
-        assert bool(ours.total.isfinite()), "the loss is not finite"
-        assert not (on_gpu and run.refused), "the step was not recorded"
-        seen = profiled(partial(epoch, run, objective, noise, x), objective.per_epoch) if on_gpu else {}
-        unrecorded = bench.milliseconds(partial(epoch, ours, objective, noise, x), 2) / objective.per_epoch
-
-        network, optimizer = network_and_optimizer()
-        batch = x[:b].clone()
-
-        alone = recorded(bench, partial(network_step, network, optimizer, batch, bfloat16))
+    nets = {"small": (32,)} if bench.small else {"default": DEFAULT_WIDTHS, "wide": WIDE}
+    for (name, widths), bfloat16 in product(nets.items(), (True, False)):
+        what = f"{name} network, B = {b}, {'bf16' if bfloat16 else 'float32'}"
+        training = Trained(bench, x, graph, b, widths, bfloat16)
+        per_epoch = training.objective.per_epoch
+        took = bench.milliseconds(partial(training.epoch, training.run), 3) / per_epoch
+        assert bool(training.step.total.isfinite()), "the loss is not finite"
+        unrecorded = bench.milliseconds(partial(training.epoch, training.step), 2) / per_epoch
+        other = Trained(bench, x, graph, b, widths, bfloat16)
+        alone = recorded(bench, partial(network_step, other.network, other.optimizer, x[:b].clone(), bfloat16))
         network_took = bench.milliseconds(alone, 50)
         bench.note(
-            f"step, B = {b}, {'bf16' if bfloat16 else 'float32'}",
+            f"step, {what}",
             milliseconds=took,
+            in_a_graph=training.on_gpu and not training.run.refused,
             without_a_graph_milliseconds=unrecorded,
             network_alone_milliseconds=network_took,
             ours_over_network=took / network_took,
             rows_per_second=1e3 * b / took,
-            profile=seen,
         )
+        if training.on_gpu:
+            bench.note(f"profile, {what}", **profiled(partial(training.epoch, training.run), per_epoch))
     eager_step(bench, x, b)
-
-
-def epoch(run: Any, objective: PairObjective, noise: Noise, x: torch.Tensor) -> None:
-    """What the loop does in an epoch, without the schedule of the learning rate."""
-    for number, (batch, (part,)) in enumerate(feed(objective.epoch(), [x], x.device)):
-        run(Inputs(batch, part, None, 1.0, noise.draw(part, number)), Phase(1.0, True))
 
 
 def network_step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor, bfloat16: bool) -> None:
@@ -335,7 +345,7 @@ def eager_step(bench: Bench, x: torch.Tensor, b: int) -> None:
     """Plain eager training on batches of 256 rows, as the packages of today do it."""
     size = min(256, len(x))
     torch.manual_seed(0)
-    network = MLP(x.shape[1], 2, WIDTHS if not bench.small else (32,), "gelu").to(bench.device)
+    network = MLP(x.shape[1], 2, (32,) if bench.small else DEFAULT_WIDTHS, "gelu").to(bench.device)
     optimizer = torch.optim.Adam(network.parameters())
 
     def one() -> None:
@@ -362,6 +372,7 @@ def main() -> int:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("bench/gpu.py needs a GPU that PyTorch sees; --device cpu --small tries the script itself")
         return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     rates = json.loads(arguments.roofline.read_text()) if arguments.roofline else {}
     bench, failures, begin = Bench(arguments.device, arguments.small, rates), {}, time.perf_counter()
     machine = {

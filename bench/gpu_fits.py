@@ -33,19 +33,23 @@ JUDGED = 10_000  # rows of it to judge by
 PAIRWISE = 100_000  # rows whose distances to each other TorchDR holds at once, without another package
 SETS = ("mnist", "fashion", "glove", "blobs")
 OURS = {"umap": ParametricUMAP, "tsne": ParametricTSNE}
+PEERS = ("umap", "largevis")
 Record = dict[str, Any]
 
 
 class Phases(logging.Handler):
-    """Keeps what the library logs of its phases."""
+    """Keeps what the library logs: the seconds of its phases, and what else there is to say."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds: dict[str, float] = {}
+        self.said: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if hasattr(record, "phase"):
             self.seconds[record.phase] = self.seconds.get(record.phase, 0.0) + record.wall_s
+        else:
+            self.said.append(record.getMessage())
 
 
 def load(name: str) -> sets.Split:
@@ -79,6 +83,7 @@ def measured(work: Callable[[], Any]) -> tuple[Any, Record]:
     return result, {
         "seconds": took,
         "phases": phases.seconds,
+        "said": phases.said,
         "peak_gpu_megabytes": torch.cuda.max_memory_allocated() / 1e6,
     }
 
@@ -88,7 +93,7 @@ def ours(method: str, data: sets.Split, twice: bool) -> tuple[Record, dict[str, 
     model = OURS[method](device="cuda", random_state=0)
     Z, record = measured(lambda: model.fit_transform(data.X))
     Z_test, placed = measured(lambda: model.transform(data.X_test))
-    record |= {"placing_seconds": placed["seconds"], "epochs": model.n_iter_, "backend": model.knn_graph_backend}
+    record |= {"placing_seconds": placed["seconds"], "epochs": model.n_iter_}
     if twice:
         again, second = measured(lambda: OURS[method](device="cuda", random_state=0).fit_transform(data.X))
         record |= {"same_bits_again": bool(np.array_equal(Z, again)), "seconds_again": second["seconds"]}
@@ -99,9 +104,9 @@ def torchdr(method: str, data: sets.Split) -> tuple[Record, dict[str, NDArray]]:
     """The peer, which places no new rows."""
     import torchdr
 
-    peer = {"umap": torchdr.UMAP, "tsne": torchdr.TSNE}[method]
+    peer = {"umap": torchdr.UMAP, "largevis": torchdr.LargeVis}[method]
     X = torch.from_numpy(data.X)
-    Z, record = measured(lambda: peer(device="cuda", random_state=0).fit_transform(X))
+    Z, record = measured(lambda: peer(device="cuda", backend=None, random_state=0).fit_transform(X))
     return record | {"version": torchdr.__version__}, {"train": Z.cpu().numpy()}
 
 
@@ -125,7 +130,7 @@ def run(names: tuple[str, ...], seconds: float, output: Path) -> None:
             f"fastpdr-{method}": partial(ours, method, data, name == "mnist") for method in OURS
         }
         if len(data.X) <= PAIRWISE:
-            jobs |= {f"torchdr-{method}": partial(torchdr, method, data) for method in OURS}
+            jobs |= {f"torchdr-{method}": partial(torchdr, method, data) for method in PEERS}
         for method, job in jobs.items():
             key = f"{name} {method}"
             if time.perf_counter() - begin > seconds:

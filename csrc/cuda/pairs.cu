@@ -3,8 +3,8 @@
 // With w = s^-b / a (one logarithm, one exponential; b = 1 needs neither) both curves are rational in w: the force is
 // one division, and the values of a row's next four pairs share one logarithm, that of their product, or one for two
 // where it could overflow. It is the special-function unit that a pair of b != 1 waits for, so two pairs share the
-// division where the product of what they divide by is no larger than a float. Only pairs nearer than 2 b / clip can
-// pull harder than clip; the others are spared the root.
+// division where the product of what they divide by is no larger than a float. Only near pairs can pull harder than
+// clip; the others are spared the root.
 //
 // Precision policy: tiles.cuh; full logarithms and powers along the stored pairs, which are few.
 #include <cmath>
@@ -24,10 +24,11 @@ using tiles::Totals;
 
 constexpr double kNearest = 1e-12;      // squared distance below which points coincide
 constexpr double kLargestPower = 60.0;  // of 2 that a s^b reaches, up or down
+constexpr double kTamePower = 30.0;     // of 2 that s^-b / a reaches at most where four of them can be multiplied
 
-// A force pull * sqrt(sqdist) no longer than clip.
+// A force pull * sqrt(sqdist) no longer than clip; at distance 0 there is none, and the root's inverse is infinite.
 __device__ __forceinline__ float shorten_pull(float pull, float sqdist, float clip) {
-  return pull * pull * sqdist > clip * clip ? clip * tiles::inverse_root(fmaxf(sqdist, FLT_MIN)) : pull;
+  return fminf(pull, clip * tiles::inverse_root(sqdist));
 }
 
 // -log q and its pull along the stored pairs.
@@ -45,15 +46,15 @@ struct Attraction {
   }
 };
 
-// -log2(1 - q) and its push between all pairs, in units of `unit`.
-template <bool kUnitPower, bool kKeras>
+// -log2(1 - q) and its push between all pairs, in units of `unit`. A tame curve needs no bounds: s is never below
+// kNearest, and the product of four pairs' 1 / (1 - q) is a float.
+template <bool kUnitPower, bool kKeras, bool kTame>
 struct Repulsion {
   static constexpr int kRows = 4, kForces = 1, kValues = 1, kRowValues = 0;
   static constexpr bool kShares = false, kDense = false, kShortens = true;
   float inverse_a, log2_inverse_a, b, eps;
   float nearest, largest;  // bounds of s and of log2 w
   float reach, clip;       // where, and to which length in units, forces are shortened
-  bool four;               // whether the product of four pairs' 1 / (1 - q) is a float
 
   __device__ float start() const { return eps; }
   __device__ float near() const { return reach; }
@@ -65,13 +66,14 @@ struct Repulsion {
     float ratio[kQuad], w[kQuad], divisor[kQuad];
 #pragma unroll
     for (int q = 0; q < kQuad; ++q) {
-      const float s = fmaxf(sum[q], nearest);
+      const float s = kTame ? sum[q] : fmaxf(sum[q], nearest);
       if constexpr (kUnitPower) {
         const float below = kKeras ? s + inverse_a : s, above = below + inverse_a;
         push[0][q] = tiles::reciprocal(above * below);
         ratio[q] = above * above * push[0][q];
       } else {
-        w[q] = tiles::exp2_approximate(fminf(fmaf(-b, tiles::log2_approximate(s), log2_inverse_a), largest));
+        const float power = fmaf(-b, tiles::log2_approximate(s), log2_inverse_a);
+        w[q] = tiles::exp2_approximate(kTame ? power : fminf(power, largest));
         const float below = kKeras ? 1.0f + w[q] : 1.0f, above = below + w[q];
         divisor[q] = above * below * s;
         if constexpr (kKeras) {
@@ -99,7 +101,7 @@ struct Repulsion {
       }
     }
     const float low = ratio[0] * ratio[1], high = ratio[2] * ratio[3];
-    if (four) {
+    if constexpr (kTame) {
       value[0] += tiles::log2_approximate(low * high);
     } else {
       value[0] += tiles::log2_approximate(low) + tiles::log2_approximate(high);
@@ -128,7 +130,7 @@ struct Finish {
   }
 };
 
-using AnyRepulsion = Repulsion<true, false>;
+using AnyRepulsion = Repulsion<true, false, true>;
 
 struct Memory {
   tiles::Plan plan;
@@ -164,24 +166,42 @@ double longest_attraction(const PairCurve& curve) {
   return 2.0 * curve.b * slope;
 }
 
-template <bool kUnitPower, bool kKeras>
+// Beyond this squared distance no force is as long as clip: it is shorter than 2 b / (sqrt(s) (1 + a s^b)), or with
+// keras, whose forces are shorter still, than 2 b / sqrt(s). That falls with s.
+double farthest_clipped(const PairCurve& curve) {
+  double near = 0.0, far = 4.0 * curve.b * curve.b / (curve.clip * curve.clip);
+  for (int halving = 0; halving < 20 && !curve.keras; ++halving) {
+    const double s = 0.5 * (near + far);
+    const bool clipped = 2.0 * curve.b > curve.clip * std::sqrt(s) * (1.0 + curve.a * std::pow(s, curve.b));
+    (clipped ? near : far) = s;
+  }
+  return far;
+}
+
+template <bool kUnitPower, bool kKeras, bool kTame>
 void repel(const float* y, const std::int64_t* points, std::int64_t b, std::int64_t c, const PairCurve& curve,
            double unit, const Memory& memory, cudaStream_t stream) {
-  const double log2_inverse_a = -std::log2(curve.a);
-  const double steepest = -curve.b * std::log2(std::max(curve.eps, kNearest)) + log2_inverse_a;
-  // A force is shorter than 2 b / sqrt(s); without a clip no pair is near.
-  const double reach = curve.clip > 0.0 ? 4.0 * curve.b * curve.b / (curve.clip * curve.clip) : -1.0;
-  Repulsion<kUnitPower, kKeras> term;
+  const double reach = curve.clip > 0.0 ? farthest_clipped(curve) : -1.0;  // without a clip no pair is near
+  Repulsion<kUnitPower, kKeras, kTame> term;
   term.inverse_a = static_cast<float>(1.0 / curve.a);
-  term.log2_inverse_a = static_cast<float>(log2_inverse_a);
+  term.log2_inverse_a = static_cast<float>(-std::log2(curve.a));
   term.b = static_cast<float>(curve.b);
   term.eps = static_cast<float>(curve.eps);
   term.nearest = static_cast<float>(kNearest);
   term.largest = static_cast<float>(kLargestPower);
   term.reach = static_cast<float>(1.0001 * reach);
   term.clip = static_cast<float>(curve.clip / unit);
-  term.four = kKeras || (kUnitPower ? steepest : std::min(steepest, kLargestPower)) < 30.0;
   tiles::launch_pairs(y, points, b, c, term, memory.planes, memory.totals, stream);
+}
+
+template <bool kUnitPower, bool kKeras, typename... Arguments>
+void repel(const PairCurve& curve, Arguments... arguments) {
+  const double steepest = -curve.b * std::log2(std::max(curve.eps, kNearest)) - std::log2(curve.a);
+  if (curve.eps >= kNearest && steepest < kTamePower) {
+    repel<kUnitPower, kKeras, true>(arguments...);
+  } else {
+    repel<kUnitPower, kKeras, false>(arguments...);
+  }
 }
 
 }  // namespace
@@ -217,13 +237,13 @@ cudaError_t pair_loss(const float* y, const std::int64_t* indptr, const std::int
   const bool unit_power = curve.b == 1.0;
   const double unit = 2.0 * curve.b / (unit_power ? curve.a : 1.0);
   if (unit_power && curve.keras) {
-    repel<true, true>(y, points, b, c, curve, unit, memory, stream);
+    repel<true, true>(curve, y, points, b, c, curve, unit, memory, stream);
   } else if (unit_power) {
-    repel<true, false>(y, points, b, c, curve, unit, memory, stream);
+    repel<true, false>(curve, y, points, b, c, curve, unit, memory, stream);
   } else if (curve.keras) {
-    repel<false, true>(y, points, b, c, curve, unit, memory, stream);
+    repel<false, true>(curve, y, points, b, c, curve, unit, memory, stream);
   } else {
-    repel<false, false>(y, points, b, c, curve, unit, memory, stream);
+    repel<false, false>(curve, y, points, b, c, curve, unit, memory, stream);
   }
   const Finish last{curve.repulsion, unit, points, b, memory.scales, loss, memory.factors};
   const tiles::TotalsOf<Finish::kTotals> totals{
