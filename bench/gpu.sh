@@ -1,22 +1,24 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in one command and within eight minutes:
+# All that needs a GPU, in one command and within a quarter of an hour:
 #
-#   bench/gpu.sh            build from source, run the kernels' tests there and in the emulator, benchmarks, all tests
+#   bench/gpu.sh            build from source, run the kernels' tests there and in the emulator, and under
+#                           compute-sanitizer, benchmarks, whole fits, all tests
 #   bench/gpu.sh --dry-run  the same without a GPU, as far as that goes, on small inputs
 #
 # PYTHON names the interpreter (python3); it has torch >= 2.11, numpy, scipy, scikit-learn, tqdm, safetensors, click,
 # pytest, setuptools and pybind11, and nvcc, cmake and ninja are on the PATH. Nothing is downloaded; FAISS is not needed.
-# OUT is where the JSON goes (bench/results/<name of the GPU>/). What fails is said again at the end.
+# OUT is where the JSON goes (bench/results/<name of the GPU>/); FASTPDR_DATA, if set, is where bench/quality's sets
+# are. What fails is said again at the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
-LIMIT=${LIMIT:-470} # seconds in all
+LIMIT=${LIMIT:-900} # seconds in all
 dry=0
 case "${1:-}" in
   "") ;;
   --dry-run) dry=1 ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
 failed=()
@@ -28,7 +30,7 @@ limited() { # at most SECONDS-OF-ITS-OWN, and what is left: limited SECONDS COMM
   local left=$((LIMIT - SECONDS)) own=$1
   shift
   ((left > 5)) || { echo "left out: no time"; return 124; }
-  timeout --kill-after=5 $((own < left ? own : left)) "$@"
+  timeout --signal=INT --kill-after=5 $((own < left ? own : left)) "$@"
 }
 require() { command -v "$1" >/dev/null || { echo "bench/gpu.sh needs $1: $2"; exit 2; }; }
 
@@ -93,11 +95,30 @@ for source in tests/cuda/test_*.cu; do
 done >"$OUT/kernels.txt"
 cat "$OUT/kernels.txt"
 
+if [ -n "$gpu" ] && command -v compute-sanitizer >/dev/null; then
+  part "the kernels' tests under compute-sanitizer: memory, and races with fewer sizes"
+  for source in tests/cuda/test_*.cu; do
+    name=$(basename "$source" .cu)
+    for tool in memcheck racecheck; do
+      quick=$([ $tool = racecheck ] && echo FASTPDR_CHECK_QUICK=1)
+      result=$(limited 120 env OMP_NUM_THREADS=4 $quick compute-sanitizer --tool $tool --error-exitcode 1 \
+        "$build/hardware/$name" 2>&1) || failed+=("$name, $tool")
+      printf '%-21s %-9s %s\n' "$name" $tool "$(tail -1 <<<"$result")"
+    done
+  done | tee "$OUT/sanitizer.txt"
+fi
+
 part "benchmarks"
 if [ -n "$gpu" ]; then
-  PYTHONPATH=bench:$PYTHONPATH limited 200 "$PYTHON" bench/gpu.py --seconds 150 --json "$OUT/gpu.json" ||
-    failed+=("benchmarks")
+  nvcc -O3 -arch=native bench/roofline.cu -o "$build/roofline" && "$build/roofline" >"$OUT/roofline.json" &&
+    PYTHONPATH=bench:$PYTHONPATH limited 120 "$PYTHON" bench/gpu.py --seconds 90 --roofline "$OUT/roofline.json" \
+      --json "$OUT/gpu.json" || failed+=("benchmarks")
+  sets=(--set blobs)
+  [ -n "${FASTPDR_DATA:-}" ] && sets=()
+  limited 240 "$PYTHON" bench/gpu_fits.py run "${sets[@]}" --seconds 180 --output "$build/fits" &&
+    "$PYTHON" bench/gpu_fits.py judge "$build/fits" && cp "$build/fits/fits.json" "$OUT/" || failed+=("fits")
 else
+  nvcc -O3 -arch=sm_90 bench/roofline.cu -o "$build/roofline" || failed+=("build of the roofline")
   PYTHONPATH=bench:$PYTHONPATH limited 200 "$PYTHON" bench/gpu.py --device cpu --small --json "$build/dry-run.json" ||
     failed+=("benchmarks")
 fi

@@ -107,7 +107,7 @@ def torchdr(method: str, data: sets.Split) -> tuple[Record, dict[str, NDArray]]:
     peer = {"umap": torchdr.UMAP, "largevis": torchdr.LargeVis}[method]
     X = torch.from_numpy(data.X)
     Z, record = measured(lambda: peer(device="cuda", backend=None, random_state=0).fit_transform(X))
-    return record | {"version": torchdr.__version__}, {"train": Z.cpu().numpy()}
+    return record | {"version": torchdr.__version__}, {"train": Z.detach().cpu().numpy()}
 
 
 @click.group()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from . import pages
+from . import gpu_page, pages
 from .quality.table import read
 
 ROOT = Path(__file__).parents[1]
@@ -105,8 +105,8 @@ def _cell(runs: list[dict[str, str]]) -> str:
 
 
 def text() -> str:
-    """Both tables."""
-    return "\n\n".join(filter(None, [speed(), quality()]))
+    """All tables."""
+    return "\n\n".join(filter(None, [speed(), quality(), gpu_page.summary()]))
 
 
 @click.command()

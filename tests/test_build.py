@@ -29,9 +29,10 @@ def test_build_info_says_what_there_is():
     assert set(info["kernels"]) == set(_native.OPS)
     assert info["threads"] == torch.get_num_threads()
     assert list(info["devices"]) == ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    assert set(info["packages"]) >= {"click", "numpy", "scikit-learn"}
+    if info["version"] != "0+unknown":  # of a checkout that is not installed nobody knows what it needs
+        assert set(info["packages"]) >= {"click", "numpy", "scikit-learn"}
+        assert info["packages"]["numpy"] == np.__version__
     assert not {"pytest", "torch", "fastpdr"} & set(info["packages"])
-    assert info["packages"]["numpy"] == np.__version__
     if info["native"]:
         assert info["simd_used"] in info["simd_compiled"]
         devices = ["cpu", "cuda"] if info["cuda_architectures"] else ["cpu"]

@@ -6,7 +6,7 @@ differences, which makes those of duplicates exactly 0, and rows whose neighbour
 trusted are searched once more by differences alone. A row is taken out of its own neighbours by its index, never by its
 place, which duplicates may change.
 
-On a GPU the blocks are as large as its free memory allows, and products are in full float32. (Not run on one yet.)
+On a GPU the blocks are as large as its free memory allows, and products are in full float32.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def layer_norm_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *
     Parameters
     ----------
     x : torch.Tensor
-        ``[n, d]`` float32 or bfloat16 (native on the CPU), or float64 (reference), d >= 1; differentiable, once.
+        ``[n, d]`` float32 or bfloat16 (native), or float64 (reference), d >= 1; differentiable, once.
     weight, bias : torch.Tensor
         ``[d]`` float32, or float64 where x is; differentiable, once.
     eps : float
