@@ -15,8 +15,8 @@ NAME ?= local
 SOURCES := CMakeLists.txt setup.py pyproject.toml $(wildcard cmake/*) $(wildcard csrc/*/*) $(wildcard csrc/include/*/*)
 # setuptools warns of what an editable installation is.
 INSTALL := PYTHONWARNINGS=ignore PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install -q --no-build-isolation -e
-CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/cuda/*.cu* csrc/include/fastpdr/*.h tests/cpp/*/*.cpp tests/cuda*/*.h bench/*.cu \
-  tests/cuda*/*.cpp tests/cuda*/*.cu bench/*/*.cpp)
+CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/cuda/*.cu* csrc/include/fastpdr/*.h tests/cpp/*/*.cpp tests/cuda*/*.h \
+  tests/cuda*/*.cpp tests/cuda*/*.cu bench/*.cu bench/*/*.cpp)
 
 .PHONY: demo test bench docs lint format clean
 
