@@ -288,7 +288,7 @@ class Trained:
     """A network of some widths in training on Gaussian rows and a ring of neighbours, as the loop trains it."""
 
     def __init__(self, bench: Bench, x: torch.Tensor, graph: torch.Tensor, b: int, widths: Any, bfloat16: bool) -> None:
-        self.on_gpu, self.x, self.bfloat16 = bench.device.type == "cuda", x, bfloat16
+        self.on_gpu, self.x = bench.device.type == "cuda", x
         torch.manual_seed(0)
         self.network = MLP(x.shape[1], 2, widths, "gelu").to(bench.device)
         self.optimizer = make_optimizer("adamw", [self.network], 1e-3, 0.1, bench.device)
