@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <type_traits>
 
 #include "fastpdr/cuda.h"
 #include "fastpdr/layer_norm_gelu.h"
