@@ -19,6 +19,7 @@ SETS = {
     "blobs": "blobs, 1,000,000 rows of 50",
 }
 METHODS = {"fastpdr-umap": "`ParametricUMAP()`", "fastpdr-tsne": "`ParametricTSNE()`"}
+SHORT = {"fastpdr-umap": "UMAP", "fastpdr-tsne": "t-SNE"}
 NEIGHBORS, TRAINING = " neighbours of ", ": training on "  # in the names of phases
 
 Found = dict[str, Any]
@@ -34,7 +35,7 @@ def fits(results: Path = RESULTS) -> str:
     """Seconds of whole fits and of their longest phases, and what the maps of rows never seen are worth."""
     found, lines = read("fits.json", results).get("fits", {}), []
     for name, title in SETS.items():
-        for method, called in METHODS.items():
+        for method, called in SHORT.items():
             fit = found.get(f"{name} {method}", {})
             if "seconds" not in fit:
                 continue
@@ -53,7 +54,7 @@ def fits(results: Path = RESULTS) -> str:
                     *("" if figure is None else f"{figure:.3f}" for figure in test),
                 ]
             )
-    head = ["rows that train", "", "fit, s", "neighbours, s", "training, s", "memory, GB", "trustworthiness", "10-NN"]
+    head = ["rows that train", "", "fit, s", "neighbours", "training", "GB", "trustworthiness", "10-NN"]
     return pages.markdown(head, lines) if lines else ""
 
 

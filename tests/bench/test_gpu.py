@@ -40,7 +40,7 @@ def test_a_fit_that_failed_has_no_line(tmp_path):
     fits = {"mnist fastpdr-umap": fit, "mnist fastpdr-tsne": {"failed": "no"}, "mnist torchdr-umap": fit}
     (tmp_path / "fits.json").write_text(json.dumps({"fits": fits}))
     (line,) = gpu_page.fits(tmp_path).splitlines()[2:]
-    assert line == "| MNIST, 60,000 rows of 784 | `ParametricUMAP()` | **1.0** | 0.25 | 0.50 | 2.5 | 0.954 |  |"
+    assert line == "| MNIST, 60,000 rows of 784 | UMAP | **1.0** | 0.25 | 0.50 | 2.5 | 0.954 |  |"
     assert gpu_page.summary(tmp_path).splitlines()[2:] == ["| MNIST, 60,000 rows of 784 | 1.0 s |  |"]
 
 
