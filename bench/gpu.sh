@@ -105,7 +105,8 @@ if [ -n "$gpu" ] && command -v compute-sanitizer >/dev/null; then
         "$build/hardware/$name" 2>&1) || failed+=("$name, $tool")
       printf '%-21s %-9s %s\n' "$name" $tool "$(tail -1 <<<"$result")"
     done
-  done | tee "$OUT/sanitizer.txt"
+  done >"$OUT/sanitizer.txt" # no pipe, in whose shell what failed would be lost
+  cat "$OUT/sanitizer.txt"
 fi
 
 part "benchmarks"
@@ -116,7 +117,7 @@ if [ -n "$gpu" ]; then
   sets=(--set blobs)
   [ -n "${FASTPDR_DATA:-}" ] && sets=()
   limited 240 "$PYTHON" bench/gpu_fits.py run "${sets[@]}" --seconds 180 --output "$build/fits" &&
-    "$PYTHON" bench/gpu_fits.py judge "$build/fits" && cp "$build/fits/fits.json" "$OUT/" || failed+=("fits")
+    limited 200 "$PYTHON" bench/gpu_fits.py judge "$build/fits" && cp "$build/fits/fits.json" "$OUT/" || failed+=("fits")
 else
   nvcc -O3 -arch=sm_90 bench/roofline.cu -o "$build/roofline" || failed+=("build of the roofline")
   PYTHONPATH=bench:$PYTHONPATH limited 200 "$PYTHON" bench/gpu.py --device cpu --small --json "$build/dry-run.json" ||

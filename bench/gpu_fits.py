@@ -10,7 +10,6 @@ adds the figures of ``bench/quality`` to it, on any machine. What the seconds do
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 import fastpdr
+from bench.clock import logged
 from bench.quality import sets
 from bench.quality.judge import scale
 from fastpdr import ParametricTSNE, ParametricUMAP
@@ -35,21 +35,6 @@ SETS = ("mnist", "fashion", "glove", "blobs")
 OURS = {"umap": ParametricUMAP, "tsne": ParametricTSNE}
 PEERS = ("umap", "largevis")
 Record = dict[str, Any]
-
-
-class Phases(logging.Handler):
-    """Keeps what the library logs: the seconds of its phases, and what else there is to say."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: dict[str, float] = {}
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "phase"):
-            self.seconds[record.phase] = self.seconds.get(record.phase, 0.0) + record.wall_s
-        else:
-            self.said.append(record.getMessage())
 
 
 def load(name: str) -> sets.Split:
@@ -66,24 +51,21 @@ def load(name: str) -> sets.Split:
 
 def measured(work: Callable[[], Any]) -> tuple[Any, Record]:
     """The result of work, its seconds in all and by phase, and the most memory that it took on the GPU."""
-    phases, log = Phases(), logging.getLogger("fastpdr")
-    before = log.level
-    log.addHandler(phases)
-    log.setLevel(logging.INFO)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    begin = time.perf_counter()
-    try:
+    with logged() as records:
+        begin = time.perf_counter()
         result = work()
         torch.cuda.synchronize()
-    finally:
-        log.removeHandler(phases)
-        log.setLevel(before)
-    took = time.perf_counter() - begin
+        took = time.perf_counter() - begin
+    phases: dict[str, float] = {}
+    for record in records:
+        if hasattr(record, "phase"):
+            phases[record.phase] = phases.get(record.phase, 0.0) + record.wall_s
     return result, {
         "seconds": took,
-        "phases": phases.seconds,
-        "said": phases.said,
+        "phases": phases,
+        "said": [record.getMessage() for record in records if not hasattr(record, "phase")],
         "peak_gpu_megabytes": torch.cuda.max_memory_allocated() / 1e6,
     }
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from bench.clock import timed
+from bench.clock import logged, timed
 from bench.quality.machine import ROOT, STATUS, commit, machine
 
 OUTPUT = ROOT / "bench" / "results" / "scale"
@@ -117,20 +118,16 @@ class Memory:
         return {name: int(size.split()[0]) for name, _, size in lines if name in ("VmHWM", "RssAnon", "RssFile")}
 
 
-class Phases(logging.Handler):
-    """Adds up what the package logs of its phases."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.seconds: dict[str, dict[str, float]] = {}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take the record of a phase; others are left."""
+def phases_of(records: Iterable[logging.LogRecord]) -> dict[str, dict[str, float]]:
+    """The seconds of the phases that were logged, by the names of ``PHASES``; other records are left."""
+    seconds: dict[str, dict[str, float]] = {}
+    for record in records:
         name = next((name for words, name in PHASES.items() if words in getattr(record, "phase", "")), None)
         if name is not None:
-            part = self.seconds.setdefault(name, {"wall_s": 0.0, "cpu_s": 0.0})
+            part = seconds.setdefault(name, {"wall_s": 0.0, "cpu_s": 0.0})
             for clock in part:
                 part[clock] += getattr(record, clock)
+    return seconds
 
 
 def measured(path: str, words: str, method: str, epochs: str, threads: int, memory_limit: str | None) -> dict[str, Any]:
@@ -159,18 +156,16 @@ def measured(path: str, words: str, method: str, epochs: str, threads: int, memo
     import fastpdr
 
     torch.set_num_threads(threads)
-    phases, log = Phases(), logging.getLogger("fastpdr")
-    log.addHandler(phases)
-    log.setLevel(logging.INFO)
     X = np.load(path, mmap_mode="r")
     settings: dict[str, Any] = {"random_state": 0, "memory_limit": memory_limit}
     settings |= {} if epochs == "full" else {"n_epochs": int(epochs)}
     facts: dict[str, Any] = {}
     _watch_graphs(facts)
-    with Memory() as memory:
+    with logged() as records, Memory() as memory:
         model, took = timed(lambda: getattr(fastpdr, METHODS[method])(**settings).fit(X))
         peaks = memory.figures()
-    named = {key: sum(part[key] for part in phases.seconds.values()) for key in took}
+    phases = phases_of(records)
+    named = {key: sum(part[key] for part in phases.values()) for key in took}
     rest = {key: max(0.0, took[key] - named[key]) for key in took}
     return {
         "rows": words,
@@ -185,8 +180,7 @@ def measured(path: str, words: str, method: str, epochs: str, threads: int, memo
         "torch": torch.__version__,
         "commit": commit(),
         "fit": _rounded(took),
-        "phases": {name: _rounded(phases.seconds[name]) for name in PARTS if name in phases.seconds}
-        | {"rest": _rounded(rest)},
+        "phases": {name: _rounded(phases[name]) for name in PARTS if name in phases} | {"rest": _rounded(rest)},
         **peaks,
         "file_mb": os.path.getsize(path) // 2**20,
         "graph_bytes": _bytes(model, facts),
