@@ -45,6 +45,7 @@ METRICS = {
 
 LARGEST_VALUE = 1e30  # squares and sums of float64, and the distances as float32, stay finite below
 BLOCK_ELEMENTS = 1 << 23
+CACHED_ELEMENTS = 1 << 18  # of float64: a tenth of the time that whole blocks take
 LARGE_BYTES = 1 << 27  # of a float32 matrix, from which rows that are smaller as they are stored stay so
 HELD_SHARE = 0.5  # of the memory that is available
 
@@ -245,12 +246,20 @@ def _blocks(source: data.Rows) -> Iterator[tuple[int, int, torch.Tensor]]:
         yield begin, end, data.widened(block)
 
 
+def _wide_parts(source: data.Rows) -> Iterator[tuple[int, torch.Tensor]]:
+    """All rows in float64, as many at a time as a processor's cache holds, after the number of the first."""
+    elements = CACHED_ELEMENTS if source.device.type == "cpu" else BLOCK_ELEMENTS
+    step = max(1, elements // source.shape[1])
+    for begin, end, block in _blocks(source):
+        for first in range(begin, end, step):
+            yield first, block[first - begin : first - begin + step].double()
+
+
 def _measure(function: str, source: data.Rows, with_lengths: bool) -> Moments:
     n = source.shape[0]
     total, squares = torch.zeros(()), 0.0
     lengths = torch.empty(n, dtype=torch.float64, device=source.device) if with_lengths else None
-    for begin, end, block in _blocks(source):
-        wide = block.double()
+    for begin, wide in _wide_parts(source):
         largest = float(wide.abs().max())  # NaN where there is one
         if not largest < LARGEST_VALUE:
             raise ValueError(
@@ -260,7 +269,7 @@ def _measure(function: str, source: data.Rows, with_lengths: bool) -> Moments:
         total = wide.sum(0) + total.to(wide.device)
         squares += float(wide.square().sum())
         if lengths is not None:
-            lengths[begin:end] = _lengths(wide)
+            lengths[begin : begin + len(wide)] = _lengths(wide)
     mean = total / n
     variance = max(0.0, squares / n - float(mean.square().sum()))
     return Moments(mean, math.sqrt(variance), lengths)

@@ -64,7 +64,7 @@ class KNNGraph:
         What the distances are.
     settings : mapping
         How the graph was made: backend, index, and where the search was approximate its numbers and the recall measured
-        on 500 rows.
+        on 300 rows.
 
     Examples
     --------
