@@ -43,7 +43,8 @@ def place(
     """
     parameter = next(network.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    network.eval()
+    if any(module.training for module in network.modules()):  # to set what is set takes longer than to look
+        network.eval()
     result = np.empty((len(X), width), dtype=np.float32)
     size = placed_at_once(X)
     bar = progress("placing", len(X), shown=verbose)
