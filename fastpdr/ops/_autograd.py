@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd import function
+
+Gradients = tuple[torch.Tensor | None, ...]
+
+
+def once_differentiable(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """PyTorch's decorator, which takes as long as a small backward pass, only where a gradient is to have a graph."""
+    guarded = function.once_differentiable(backward)
+
+    @wraps(backward)
+    def wrapper(ctx: Any, *gradients: torch.Tensor) -> Gradients:
+        return (guarded if torch.is_grad_enabled() else backward)(ctx, *gradients)
+
+    return wrapper
 
 
 class FusedLoss(torch.autograd.Function):
@@ -20,6 +35,6 @@ class FusedLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_loss: torch.Tensor) -> Gradients:
         (grad,) = ctx.saved_tensors
         return (None, grad_loss * grad, *(None,) * ctx.arguments)

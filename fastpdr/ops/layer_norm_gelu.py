@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from fastpdr import _native, reference
 from fastpdr.ops._arguments import describe, require_floats, require_number
+from fastpdr.ops._autograd import Gradients, once_differentiable
 
 _FORWARD = _native.overload("layer_norm_gelu")
 _BACKWARD = _native.overload("layer_norm_gelu_backward")
@@ -44,7 +44,7 @@ class _Native(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor) -> Gradients:
         return (*_BACKWARD(grad, *ctx.saved_tensors), None)
 
 
