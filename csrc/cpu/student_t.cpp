@@ -10,6 +10,7 @@
 #include "fastpdr/student_t.h"
 
 #include <cfloat>
+#include <cstring>
 
 #include "tiles.h"
 
@@ -170,11 +171,11 @@ FASTPDR_INLINE void add_tile_pairs(const Points& points, const Problem& problem,
 // Copies a W x W tile of p whose rows or columns end before W, filled up with 0, without the diagonal.
 template <int W>
 FASTPDR_INLINE void copy_tile(const float* p, std::int64_t b, std::int64_t i, std::int64_t j, float* tile) {
-  for (std::int64_t r = 0; r < W; ++r) {
-    for (std::int64_t s = 0; s < W; ++s) {
-      const bool stored = i + r < b && j + s < b && i + r != j + s;
-      tile[r * W + s] = stored ? p[(i + r) * b + j + s] : 0.0f;
-    }
+  const std::int64_t rows = std::min<std::int64_t>(W, b - i), columns = std::min<std::int64_t>(W, b - j);
+  std::memset(tile, 0, sizeof(float) * W * W);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::memcpy(tile + r * W, p + (i + r) * b + j, sizeof(float) * columns);
+    if (i == j) tile[r * W + r] = 0.0f;
   }
 }
 
