@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
 
 from fastpdr._sparse import index_dtype
 from fastpdr.graph._rows import AnyRows
@@ -133,12 +134,12 @@ def _build(rows: AnyRows, k: int, coded: bool, rng: np.random.Generator, progres
     lists_of.cp.niter = CLUSTERING_ROUNDS
     training = rng.choice(n, min(n, max(20_000, ROWS_PER_LIST * lists)), replace=False)
     trained = rows.take(torch.from_numpy(training)).numpy()
-    if codes:
-        lists_of.pq.cp.niter = CLUSTERING_ROUNDS
-        _learn_rotation(faiss.downcast_VectorTransform(index.chain.at(0)), trained, rng)
-    # A hundred small k-means, each of many parallel regions: threads save little, but spin for minutes where another
-    # process has the processors.
-    with threads(1, True):
+    # One thread, whose bits are those of any other number and of every rank. The hundred small k-means gain little by
+    # more, each being many parallel regions, and spin for minutes where another process has the processors.
+    with threads(1, True), threadpool_limits(1, user_api="blas"):
+        if codes:
+            lists_of.pq.cp.niter = CLUSTERING_ROUNDS
+            _learn_rotation(faiss.downcast_VectorTransform(index.chain.at(0)), trained, rng)
         index.train(trained)
     with progress("index", n) as bar:
         for begin in range(0, n, step := min(rows.step, 16 * ROWS_AT_ONCE)):

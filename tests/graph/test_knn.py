@@ -16,6 +16,7 @@ import torch
 from conftest import no_gpu
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from fastpdr import KNNGraph, _progress
 from fastpdr.graph import _rows, inverted, knn, search
@@ -311,6 +312,20 @@ def test_the_same_seed_finds_the_same(clusters):
     KNNGraph.build(clusters, 15, random_state=np.random.default_rng(0))
     KNNGraph.build(clusters, 15, random_state=np.random.RandomState(0))
     KNNGraph.build(clusters, 15)
+
+
+@needs_faiss
+def test_lists_are_learnt_alike_by_any_number_of_threads(rng):
+    faiss = search.import_faiss()
+    matrix = torch.from_numpy(rng.standard_normal((9000, 700)).astype(np.float32))
+    learnt = []
+    for count in (1, 2):
+        with threadpool_limits(count):
+            made = inverted._build(
+                _rows.Rows(matrix, "euclidean", 1.0), 5, True, np.random.default_rng(0), knn._progress(False)
+            )
+        learnt.append(faiss.vector_to_array(faiss.downcast_VectorTransform(made.index.chain.at(0)).A))
+    assert np.array_equal(*learnt)
 
 
 def test_threads_are_put_back(points):
