@@ -189,6 +189,8 @@ def opened(folder: Path, sweep: Sweep, definition: dict[str, Any]) -> Iterator[L
     import optuna
 
     optuna.logging.set_verbosity(logging.WARNING)
+    # What its connections report is raised as well: after Ctrl-C in a query it would be a traceback on the terminal.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     storage = None
     try:
         storage = optuna.storages.RDBStorage(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import logging
 import math
 import os
 import signal
@@ -554,6 +555,12 @@ def test_ctrl_c_in_a_terminal_reaches_processes_at_work(here):
     assert "Traceback" not in said
     fastpdr.load("out/best/model")
     assert not list((here / "out").glob(".trial-*"))
+
+
+def test_a_query_that_ctrl_c_ends_writes_no_traceback(here, capfd):
+    search("--count", 1)
+    logging.getLogger("sqlalchemy.pool.impl.QueuePool").error("Error closing cursor")
+    assert "cursor" not in capfd.readouterr().err
 
 
 def test_a_full_disk_leaves_the_best_so_far(here, monkeypatch):
