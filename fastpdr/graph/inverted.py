@@ -82,7 +82,7 @@ def approximate(
     """About 95% of the k nearest others of every row, or more, and how they were found; None where lists do not help.
 
     Distances are squared; indices are int32 where these are enough. Rows for which lists hold fewer than k others are
-    searched exactly. Beside the rows and the result, there are the codes or a copy of the indices, never both. Of
+    searched exactly. Beside the rows, an order of them and the result there are codes or a copy of the indices. Of
     several processes each makes the same index and searches for the rows of its shard.
     """
     n = rows.shape[0]
