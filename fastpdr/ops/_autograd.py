@@ -13,7 +13,7 @@ Gradients = tuple[torch.Tensor | None, ...]
 
 
 def once_differentiable(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
-    """PyTorch's decorator, which takes as long as a small backward pass, only where a gradient is to have a graph."""
+    """PyTorch's decorator, which takes a seventh of a small backward pass, only where a gradient is to have a graph."""
     guarded = function.once_differentiable(backward)
 
     @wraps(backward)
